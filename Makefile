@@ -1,0 +1,36 @@
+# Every line here is one a person would type. `make setup` is run by the others when something it depends on changed.
+
+PYTHON ?= python3
+TORCH ?= torch
+BIN := .venv/bin
+
+.PHONY: demo test setup lint bench
+
+demo: setup  ## fit 1,797 digits, read them from their weights, and show both
+	$(BIN)/nf demo
+
+test: setup  ## all tests
+	$(BIN)/pytest
+
+setup: .venv/.installed  ## an environment in .venv with the tested versions, and the native module built
+
+lint: setup  ## style, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: setup  ## every benchmark, appended to benchmarks/
+	$(BIN)/nf bench fit --save
+	$(BIN)/nf bench fit --memory --save
+
+# The install is editable: Python files are used where they lie, so that only what is compiled or declared makes it
+# stale. Torch goes first and by itself, so that another build of it can be chosen, as in
+# `make setup TORCH=path/to/torch.whl`; constraints.txt then keeps every other package at its tested version.
+NATIVE := $(wildcard CMakeLists.txt fitting/kernels/csrc/*)
+
+.venv/.installed: pyproject.toml constraints.txt $(NATIVE)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""The command line `nf`: the only room with arguments, printing and progress bars."""

@@ -1,0 +1,5 @@
+"""`python -m apps` is `nf`."""
+
+from apps.cli import run
+
+run()

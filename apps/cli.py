@@ -1,0 +1,170 @@
+"""nf: find the command, parse its options, run it, turn errors into one line and an exit code.
+
+Exit codes: 0 done; 1 a bug, or a check that did not pass; 2 bad input; 130 interrupted. Help must stay fast: this
+module and the modules of the commands import neither torch nor anything else that is slow; commands do so as they run.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from apps.output import Output
+
+INTERRUPTED = 130
+BAD_INPUT = 2
+READER_GONE = 141  # what a shell reports for a program whose output nobody reads any more
+
+# What a person can cause, besides ValueError: a path, a full disk.
+BAD_INPUT_ERRORS = (ValueError, OSError)
+
+
+class Command(NamedTuple):
+    """Where a command lives: module, its options (a dataclass) and function, and one line for the list."""
+
+    module: str
+    options: str
+    function: str
+    usage: str
+    summary: str
+
+
+COMMANDS = {
+    "demo": Command("apps.demo", "Demo", "demo", "", "fit 1,797 digits, read them from their weights, make a report"),
+    "fit images": Command("apps.fit", "FitImages", "fit_images", "SOURCE --out DIR", "fit one field to every image"),
+    "info": Command("apps.info", "Info", "info", "[STORE]", "describe a store, or this installation"),
+    "render": Command("apps.render", "Render", "render", "STORE --out FILE", "draw fields at any size"),
+    "train classify": Command(
+        "apps.classify", "TrainClassify", "train_classify", "STORE --out DIR", "train a network that reads weights"
+    ),
+    "predict": Command("apps.classify", "Predict", "predict", "READER STORE", "classify fields by their weights"),
+    "export": Command(
+        "apps.interop", "Export", "export", "STORE --format NAME --out DIR", "write another project's files"
+    ),
+    "import": Command(
+        "apps.interop", "Import", "import_", "PATH --format NAME --out DIR", "read another project's files"
+    ),
+    "recipes": Command("apps.recipes", "List", "list_recipes", "", "list the named ways to make a population"),
+    "recipes show": Command("apps.recipes", "Show", "show", "NAME", "all settings of one recipe"),
+    "recipes check": Command(
+        "apps.recipes", "Check", "check", "NAME SOURCE", "refit and compare with published statistics"
+    ),
+    "bench fit": Command("apps.benchmark", "BenchFit", "bench_fit", "", "time one fitting step against other ways"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line (without the program's name) and return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _main(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return READER_GONE
+
+
+def run() -> None:
+    """Entry point of the installed program `nf`."""
+    sys.exit(main())
+
+
+def _main(words: list[str]) -> int:
+    name = find_command(words)
+    if name is None:
+        return _root(words)
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    options = _parse(getattr(module, command.options), name, words[len(name.split()) :])
+    if isinstance(options, int):
+        return options
+    return _run(getattr(module, command.function), options)
+
+
+def find_command(words: list[str]) -> str | None:
+    """Return the longest command that the words begin with, or None."""
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        if len(words) >= count and name in COMMANDS:
+            return name
+    return None
+
+
+def _parse(kind: Any, name: str, words: list[str]) -> Any:
+    """Options of a command, or the exit code when help was asked for or the words do not fit."""
+    import tyro
+
+    try:
+        return tyro.cli(kind, prog=f"nf {name}", args=words, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else BAD_INPUT
+
+
+def _run(function: Callable[..., int | None], options: Any) -> int:
+    """Run a command; its `output` options say what is printed, its `out` where unfinished work lies."""
+    output = Output(options.output.json, options.output.quiet)
+    try:
+        code = function(options, output)
+        output.close()
+        return code or 0
+    except KeyboardInterrupt:
+        kept = getattr(options, "keeps_partial_work", False)
+        where = f": partial work is kept in {options.out}; run the same command again to go on" if kept else ""
+        print(f"\nnf: interrupted{where}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except BAD_INPUT_ERRORS as error:
+        if os.environ.get("NF_DEBUG") == "1":
+            raise
+        print(f"nf: error: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def one_line(error: Exception) -> str:
+    """An error's message in one line; errors of the operating system begin with the path."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _root(words: list[str]) -> int:
+    """Help and version, and what to say about words that are no command."""
+    asked = [word for word in words if word in ("-h", "--help")]
+    group = [word for word in words if not word.startswith("-")]
+    inside = {name: command for name, command in COMMANDS.items() if name.split()[: len(group)] == group}
+    if words == ["--version"]:
+        from apps.versions import own_version
+
+        print(f"neuralfields {own_version()}")
+        return 0
+    if (not words) or (asked and inside and len(asked) + len(group) == len(words)):
+        print(_help(inside))
+        return 0
+    known = [name for name in COMMANDS if group and name.split()[0] == group[0]] or list(COMMANDS)
+    print(f"nf: error: command {' '.join(words[:2])!r}: expected one of {', '.join(known)}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _help(commands: dict[str, Command]) -> str:
+    lines = [(f"  nf {name} {command.usage}".rstrip(), command.summary) for name, command in commands.items()]
+    width = max(len(usage) for usage, _ in lines)
+    return "\n".join(
+        [
+            "usage: nf COMMAND [options]",
+            "",
+            "Fit populations of neural fields, read their weights with networks, look at everything.",
+            "",
+            *(f"{usage:<{width}}  {summary}" for usage, summary in lines),
+            "",
+            "`nf COMMAND --help` explains the options of a command."
+            + (" Start with `nf demo`." if "demo" in commands else ""),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    run()

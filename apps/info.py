@@ -1,0 +1,127 @@
+"""nf info: what a store holds, or what this installation can do."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from tyro.conf import Positional, arg
+
+from apps.options import SHOWN, Shown
+from apps.output import Output, file_size, psnr_figures, psnr_line, sparkline
+from apps.versions import cores, processor, versions
+
+if TYPE_CHECKING:
+    from neuralfields import FieldStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Describe a store; without STORE, this installation: versions, backends, processor."""
+
+    store: Annotated[Positional[str | None], arg(metavar="STORE", help_behavior_hint="(default: none)")] = None
+    """Folder of a store."""
+    check: bool = False
+    """Read every file of the store and compare its checksum."""
+    output: Shown = SHOWN
+
+
+def info(options: Info, output: Output) -> None:
+    """Run `nf info`."""
+    if options.store is None:
+        _installation(output)
+    else:
+        _store(options.store, options.check, output)
+
+
+def backends() -> dict[str, str]:
+    """Name -> what it runs on, or why it cannot run here."""
+    from fitting import FitConfig
+    from fitting.kernels import step_native
+    from neuralfields import SIREN
+
+    reason = step_native.unsupported(SIREN(2, 1), FitConfig(backend="native"))
+    return {"torch": "yes", "native": f"yes, {step_native.isa()}" if reason is None else f"no: {reason}"}
+
+
+def _installation(output: Output) -> None:
+    import torch
+
+    found, names = versions(), backends()
+    output.facts([*found.items(), ("processor", processor()), ("cores", cores())])
+    output.facts([("torch threads", torch.get_num_threads()), *((f"backend {n}", text) for n, text in names.items())])
+    output.record(versions=found, processor=processor(), cores=cores(), backends=names)
+    output.record(torch_threads=torch.get_num_threads())
+    output.next(["nf", "demo"])
+
+
+def _store(path: str, check: bool, output: Output) -> None:
+    from neuralfields.store import open_store
+
+    store = open_store(path)
+    if check:
+        store.verify()
+    figures, config, signal = _psnr(store), store.meta.get("config") or {}, store.meta.get("signal") or {}
+    state = "complete" if store.complete else f"incomplete: {store.num_planned - len(store):,} fields still to fit"
+    num_bytes = sum(file.stat().st_size for file in Path(path).iterdir() if file.is_file())
+    labels, splits = _counts(store, signal), Counter(store.index.column("split").to_pylist())
+    output.facts(
+        [
+            ("store", path),
+            ("fields", f"{len(store):,} of {store.num_planned:,}, {state}"),
+            ("size", file_size(num_bytes)),
+            ("checksums", "all files agree" if check else None),
+            ("spec", store.spec.describe()),
+            ("pixels", f"{store.spec.grid}, {store.spec.axes}"),
+            ("signal", _signal(signal)),
+            ("recipe", store.meta.get("recipe")),
+            ("fit", _config(config)),
+            ("seed", config.get("seed")),
+            ("init", config.get("init")),
+            ("splits", ", ".join(f"{name or 'none'} {count:,}" for name, count in sorted(splits.items())) or None),
+            ("classes", ", ".join(f"{name}: {count:,}" for name, count in labels.items()) or None),
+            ("PSNR", psnr_line(figures)),
+            ("", _histogram(store) if figures else None),
+            ("written by", store.meta.get("created_by")),
+        ]
+    )
+    output.record(store=path, fields=len(store), planned=store.num_planned, complete=store.complete, bytes=num_bytes)
+    output.record(spec=store.spec.to_json(), meta=store.meta, splits=dict(splits), classes=labels, **figures)
+    if len(store):
+        output.next(["nf", "render", path, "--out", "grid.png"])
+
+
+def _psnr(store: "FieldStore") -> dict[str, float]:
+    if "psnr" not in store.index.column_names:
+        return {}
+    values = store.column("psnr").astype(np.float64)
+    return psnr_figures(values[np.isfinite(values)])
+
+
+def _histogram(store: "FieldStore") -> str | None:
+    values = store.column("psnr").astype(np.float64)
+    values = values[np.isfinite(values)]
+    marks = sparkline(values)
+    return f"{values.min():.1f} {marks} {values.max():.1f} dB" if marks and np.ptp(values) > 0 else None
+
+
+def _counts(store: "FieldStore", signal: dict) -> dict[str, int]:
+    counted = Counter(int(label) for label in store.labels if label >= 0)
+    names = signal.get("classes") or []
+    return {names[k] if k < len(names) else str(k): count for k, count in sorted(counted.items())}
+
+
+def _signal(signal: dict) -> str | None:
+    if not signal:
+        return None
+    shape = "x".join(map(str, signal.get("shape") or ["?"]))
+    split = f", split {signal['split']}" if signal.get("split") else ""
+    return f"{signal.get('kind')} {shape}x{signal.get('channels')} from {signal.get('source')}{split}"
+
+
+def _config(config: dict) -> str | None:
+    if not config:
+        return None
+    names = ("optimizer", "steps", "lr", "schedule", "batch", "target_psnr", "backend")
+    return ", ".join(f"{name} {config[name]}" for name in names if config.get(name))

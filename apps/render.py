@@ -1,0 +1,136 @@
+"""nf render: pictures of image fields, at any size, beside the originals."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import numpy as np
+from tyro.conf import arg
+
+from apps.options import SHOWN, ImageOptions, Images, Shown, Size, StorePath
+from apps.output import Output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from neuralfields import FieldStore
+
+Positions: TypeAlias = Annotated[
+    tuple[int, ...] | None, arg(metavar="INT [INT ...]", help_behavior_hint="(default: see --count)")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Render:
+    """Draw fields of STORE as one PNG: a sheet with captions, or the bare picture of a single field."""
+
+    store: StorePath
+    """Folder of a store of image fields."""
+    out: Annotated[str, arg(metavar="FILE.png")]
+    """Picture to write."""
+    fields: Positions = None
+    """Positions of the fields to draw."""
+    count: int = 64
+    """Number of fields, spread evenly over the store, when --fields is not given."""
+    size: Size = None
+    """Height and width at which each field is drawn."""
+    scale: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 1)")] = None
+    """Draw at so many times the stored size."""
+    beside: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(default: none)")] = None
+    """Where the originals are, to show them beside their fields; as the SOURCE of `nf fit images`."""
+    images: Images = field(default_factory=ImageOptions)
+    output: Shown = SHOWN
+
+
+def render(options: Render, output: Output) -> None:
+    """Run `nf render`."""
+    from neuralfields.render import image
+    from neuralfields.render.sheet import save_png, sheet
+    from neuralfields.store import open_store
+
+    if Path(options.out).suffix.lower() != ".png":
+        raise ValueError(f"out={options.out!r}: expected a file name that ends in .png")
+    store = open_store(options.store)
+    rows = positions(store, options.fields, options.count)
+    size = picture_size(store, options.size, options.scale)
+    pictures = image(store[rows], size)
+    columns, headers = [pictures], None
+    if options.beside is not None:
+        columns.insert(0, enlarge(originals(store, rows, options.beside, options.images), size))
+        headers = ["original", "field"]
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    if len(rows) == 1 and options.beside is None and pictures.shape[-1] in (1, 3):
+        bare = pictures[0].expand(*size, 3).mul(255).round().byte().numpy()
+        save_png(options.out, np.ascontiguousarray(bare))
+    else:
+        save_png(options.out, sheet(columns, captions=captions(store, rows), headers=headers))
+    output.facts([("drawn", f"{len(rows):,} of {len(store):,} fields at {size[0]}x{size[1]}"), ("out", options.out)])
+    output.record(fields=len(rows), positions=rows, size=size, out=options.out)
+
+
+def positions(store: "FieldStore", fields: tuple[int, ...] | None, count: int) -> np.ndarray:
+    """Which fields to draw: those asked for, or `count` spread evenly. Raises ValueError for others than are there."""
+    if len(store) == 0:
+        raise ValueError(f"{store.path} holds no fields yet")
+    if fields is None:
+        if count < 1:
+            raise ValueError(f"count={count}: expected a positive number")
+        return np.unique(np.linspace(0, len(store) - 1, min(count, len(store))).round().astype(np.int64))
+    bad = [number for number in fields if not -len(store) <= number < len(store)]
+    if bad or not fields:
+        raise ValueError(f"fields={list(fields)}: expected positions from 0 to {len(store) - 1}")
+    return np.array(fields, np.int64) % len(store)
+
+
+def picture_size(store: "FieldStore", size: tuple[int, int] | None, scale: float | None) -> tuple[int, int]:
+    """Height and width to draw: as given, or the stored size times scale."""
+    if size is not None and scale is not None:
+        raise ValueError("size and scale are both given: expected one of them")
+    if size is None:
+        stored = (store.meta.get("signal") or {}).get("shape")
+        if stored is None:
+            raise ValueError(f"{store.path} does not say how large its pictures were: give --size H W")
+        size = (round(stored[0] * (scale or 1.0)), round(stored[1] * (scale or 1.0)))
+    if min(size) < 1:
+        raise ValueError(f"size={size}, scale={scale}: expected at least one pixel each way")
+    return size
+
+
+def captions(store: "FieldStore", rows: np.ndarray) -> list[str]:
+    """One text per field: class and PSNR as far as they are known, else the position."""
+    classes = (store.meta.get("signal") or {}).get("classes") or []
+    psnr = store.column("psnr")[rows] if "psnr" in store.index.column_names else np.full(len(rows), np.nan)
+    texts = []
+    for row, label, quality in zip(rows, store.labels[rows], psnr, strict=True):
+        name = f"#{row}" if label < 0 else str(classes[label]) if label < len(classes) else str(label)
+        texts.append(f"{name}, {quality:.1f} dB" if np.isfinite(quality) else name)
+    return texts
+
+
+def originals(store: "FieldStore", rows: np.ndarray, source: str, options: ImageOptions) -> "Tensor":
+    """The images that fields were fitted to, found by id: (n, H, W, C). Raises ValueError when some are not there."""
+    from fitting import images
+
+    signal = store.meta.get("signal") or {}
+    shape, channels = signal.get("shape"), signal.get("channels")
+    options = replace(options, split=options.split or signal.get("split"))
+    found = images.load(source, **vars(options))
+    if shape is not None and list(found.shape) != list(shape) and options.resize is None:
+        found = images.load(source, **vars(replace(options, resize=tuple(shape))))
+    if channels == 1 and found.channels == 3:
+        found = images.load(source, **vars(replace(options, grey=True, resize=options.resize or found.shape)))
+    place = {int(number): position for position, number in enumerate(found.ids)}
+    wanted = [int(number) for number in store.ids[rows]]
+    missing = [number for number in wanted if number not in place]
+    if missing:
+        raise ValueError(f"beside={source!r}: has no image with id {missing[0]}; expected the images of {store.path}")
+    return found.values(np.array([place[number] for number in wanted]))
+
+
+def enlarge(pictures: "Tensor", size: tuple[int, int]) -> "Tensor":
+    """Nearest-neighbour enlargement (n, H, W, C) to another size, so that the pixels of an original stay visible."""
+    from torch.nn.functional import interpolate
+
+    if tuple(pictures.shape[1:3]) == size:
+        return pictures
+    return interpolate(pictures.permute(0, 3, 1, 2), size=size, mode="nearest-exact").permute(0, 2, 3, 1)

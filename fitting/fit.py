@@ -1,0 +1,213 @@
+"""fit: a population of fields from a population of signals, shard by shard, resumable."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fitting.config import FitConfig
+from fitting.kernels import step_native, step_torch
+from fitting.kernels.task import StepResult, StepTask
+from fitting.losses import mse_to_psnr
+from fitting.metrics import psnr, summary
+from fitting.schedule import learning_rates
+from fitting.signals.image import ImageSignals
+from neuralfields import backend, inits
+from neuralfields.batch import FieldBatch
+from neuralfields.evaluate import encode
+from neuralfields.spec import FieldSpec
+from neuralfields.store import FieldStore, StoreWriter, open_store
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """Where a running fit is: psnr is of the fields in work, before clipping; seconds since the start."""
+
+    fields_done: int
+    fields_total: int
+    steps_done: int
+    steps_total: int
+    psnr: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Fitted fields in memory; psnr (N,) in dB, steps (N,) updates made, curves (N, K) learning curves."""
+
+    fields: FieldBatch
+    psnr: Tensor
+    steps: np.ndarray
+    curves: np.ndarray
+    backend: str
+
+
+OnFit = Callable[[FitProgress], None]
+
+
+def fit(
+    signals: ImageSignals,
+    spec: FieldSpec,
+    config: FitConfig | None = None,
+    *,
+    out: str | Path,
+    recipe: str | None = None,
+    progress: OnFit | None = None,
+    **overrides,
+) -> FieldStore:
+    """Fit one field to every signal and keep the population in the store `out`.
+
+    A fit that was killed goes on at the first missing shard when called again with the same arguments, and ends byte
+    for byte as one that was not. `overrides` are FitConfig settings. Raises ValueError for bad settings, a backend
+    that cannot run the work, or an `out` that holds another population.
+    """
+    config = with_overrides(config or FitConfig(), overrides)
+    chosen = choose_backend(spec, config, signals)
+    meta = {
+        "recipe": recipe,
+        "config": {**config.result_json(), "backend": chosen},
+        "signal": signals.describe(),
+        "created_by": "neuralfields 0.1.0",
+    }
+    with StoreWriter(out, spec, meta, len(signals), config.shard) as writer:
+        missing = writer.missing()
+        watch = _Watch(progress, len(signals), config.steps, len(signals) - sum(p.stop - p.start for _, p in missing))
+        for shard, positions in missing:
+            started = time.perf_counter()
+            part = signals.select(positions)
+            result = _fit_part(part, spec, config, chosen, watch)
+            writer.write(shard, result.fields.to(torch.float32), _rows(part, result, config), torch.from_numpy(result.curves))
+            _log(Path(out), shard, result, time.perf_counter() - started)
+            watch.base += len(part)
+        if not writer.complete:
+            written = open_store(out)
+            writer.finish(statistics(written.batches(1024), written.column("psnr"), written.column("steps")))
+    return open_store(out)
+
+
+def fit_batch(
+    signals: ImageSignals, spec: FieldSpec, config: FitConfig | None = None, progress: OnFit | None = None, **overrides
+) -> FitResult:
+    """Fit one field to every signal, in memory only."""
+    config = with_overrides(config or FitConfig(), overrides)
+    watch = _Watch(progress, len(signals), config.steps, 0)
+    return _fit_part(signals, spec, config, choose_backend(spec, config, signals), watch)
+
+
+def with_overrides(config: FitConfig, overrides: dict) -> FitConfig:
+    """Return the config with some settings replaced. Raises ValueError for an unknown name."""
+    known = [f.name for f in dataclass_fields(FitConfig)]
+    unknown = sorted(set(overrides) - set(known))
+    if unknown:
+        raise ValueError(f"unknown settings {', '.join(unknown)}: expected some of {', '.join(known)}")
+    return replace(config, **overrides)
+
+
+def choose_backend(spec: FieldSpec, config: FitConfig, signals: ImageSignals) -> str:
+    """Name of the backend that will run this work. Raises ValueError when an explicit request cannot be met."""
+    if signals.channels != spec.out_dim:
+        raise ValueError(f"spec has out_dim={spec.out_dim}: expected {signals.channels}, the channels of the signals")
+    reasons = {"native": step_native.unsupported(spec, config), "torch": None}
+    return backend.choose(config.backend, reasons)
+
+
+def statistics(batches: Iterator[FieldBatch], psnr_db: np.ndarray, steps: np.ndarray) -> dict:
+    """Statistics of a finished population: PSNR, mean steps, and the standard deviation of every parameter tensor."""
+    sums: dict[str, np.ndarray] = {}
+    for batch in batches:
+        for name, value in batch.parameters.items():
+            x = value.double().flatten()
+            sums[name] = sums.get(name, np.zeros(3)) + np.array([x.numel(), x.sum().item(), x.square().sum().item()])
+    std = {name: float(np.sqrt(max(0.0, s[2] / s[0] - (s[1] / s[0]) ** 2))) for name, s in sums.items()}
+    return {**summary(psnr_db), "steps_mean": float(np.mean(steps)), "std": std}
+
+
+def _fit_part(signals: ImageSignals, spec: FieldSpec, config: FitConfig, chosen: str, watch: "_Watch") -> FitResult:
+    dtype = getattr(torch, config.dtype)
+    coords = signals.coords(spec)
+    everything = slice(0, len(signals))
+    full_image_grid = signals.shape if spec.encoding is None and config.batch == 0 else None
+    task = StepTask(
+        start=starting_point(spec, signals.ids, config).to(dtype),
+        encoded=encode(spec, coords.to(dtype)).contiguous(),
+        targets=signals.targets(spec, everything).to(dtype),
+        ids=signals.ids,
+        grid=full_image_grid if spec.axes == "ij" else None,
+        config=config,
+        lr=learning_rates(config),
+    )
+    run = step_native.run if chosen == "native" else step_torch.run
+    with _torch_threads(config.threads):
+        result: StepResult = run(task, watch.update)
+        quality = psnr(result.fields, coords.to(dtype), signals.values(everything).flatten(1, 2))
+    return FitResult(result.fields, quality, result.steps, result.curves, chosen)
+
+
+def starting_point(spec: FieldSpec, ids: np.ndarray, config: FitConfig) -> FieldBatch:
+    """Initial weights as config.init says: shared, random, or one field of a store ("runs/x#0")."""
+    if config.init in ("shared", "random"):
+        return inits.initial(spec, ids, config.init, config.seed, config.init_scheme)
+    path, _, position = config.init.partition("#")
+    if not Path(path).exists():
+        raise ValueError(f"init={config.init!r}: expected shared, random or the path of a store")
+    return inits.from_field(open_store(path)[int(position or 0)], spec, len(ids))
+
+
+def _rows(signals: ImageSignals, result: FitResult, config: FitConfig) -> dict[str, list]:
+    scheme = config.init_scheme or inits.default_scheme(result.fields.spec)
+    origin = f"{config.init}/{scheme}/{config.seed}"
+    return {
+        "id": signals.ids.tolist(),
+        "label": [-1] * len(signals) if signals.labels is None else signals.labels.tolist(),
+        "split": [signals.split or ""] * len(signals),
+        "name": list(signals.names),
+        "init_id": [f"{origin}/{i}" if config.init == "random" else origin for i in signals.ids.tolist()],
+        "steps": result.steps.tolist(),
+        "psnr": result.psnr.tolist(),
+    }
+
+
+def _log(out: Path, shard: int, result: FitResult, seconds: float) -> None:
+    """Append what may differ between runs (times) to a log beside the store."""
+    line = {"shard": shard, "fields": len(result.psnr), "seconds": round(seconds, 3), "backend": result.backend}
+    with (out / "log.jsonl").open("a") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+class _Watch:
+    """Turns a kernel's progress into FitProgress, at most five times a second."""
+
+    def __init__(self, callback: OnFit | None, total: int, steps: int, base: int) -> None:
+        self.callback, self.total, self.steps, self.base = callback, total, steps, base
+        self.started = time.perf_counter()
+        self.last = 0.0
+
+    def update(self, field_steps: int, fields_done: int, mse: float) -> None:
+        now = time.perf_counter()
+        if self.callback is None or now - self.last < 0.2:
+            return
+        self.last = now
+        quality = float(mse_to_psnr(torch.tensor(mse)))
+        steps_done = self.base * self.steps + field_steps
+        done = FitProgress(
+            self.base + fields_done, self.total, steps_done, self.total * self.steps, quality, now - self.started
+        )
+        self.callback(done)
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""Fitting kernels: one signature (task.py), several backends (step_torch, step_native)."""

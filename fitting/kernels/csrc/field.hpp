@@ -1,0 +1,185 @@
+// One field in one thread's cache: its padded parameters, moments and buffers, and one optimizer step.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "layout.hpp"
+#include "passes.hpp"
+#include "philox.hpp"
+
+namespace nf {
+namespace NF_ISA {
+
+struct Free {
+    void operator()(float* p) const { std::free(p); }
+};
+using Buffer = std::unique_ptr<float, Free>;
+
+// Zeroed and aligned; a few spare rows' worth at the end because the output pass reads whole groups of points.
+inline Buffer make_buffer(std::ptrdiff_t count) {
+    const std::size_t bytes = (static_cast<std::size_t>(count) * 4 + 63) / 64 * 64 + 64;
+    float* p = static_cast<float*>(std::aligned_alloc(64, bytes));
+    if (p == nullptr) throw std::bad_alloc();
+    std::memset(p, 0, bytes);
+    return Buffer(p);
+}
+
+// The batch is cut into this many parts with a gradient each, added in order: the same numbers on any thread count.
+inline int part_count(std::int64_t batch) { return batch >= 8192 ? 4 : 1; }
+
+// Weights as the products want them, made once per step: scaled by w0, and transposed for the backward pass.
+struct Prepared {
+    Buffer scaled;
+    std::vector<Buffer> transposed;  // of layer l >= 1: (out, stride(in))
+
+    Prepared(const Layout& layout) : scaled(make_buffer(layout.size)) {
+        for (const Layer& layer : layout.layers)
+            transposed.push_back(layer.last || &layer == &layout.layers[0]
+                                     ? Buffer()
+                                     : make_buffer(static_cast<std::ptrdiff_t>(layer.out) * stride(layer.in)));
+    }
+
+    void update(const Layout& layout, const float* params) {
+        for (const Layer& layer : layout.layers) {
+            const std::ptrdiff_t end = layer.bias + (layer.last ? round_up(layer.out, kLanes) : layer.ld);
+            for (std::ptrdiff_t i = layer.weight; i < end; i += kLanes)
+                store(scaled.get() + i, load(params + i) * layer.w0);
+        }
+        for (std::size_t l = 1; l + 1 < layout.layers.size(); ++l) {
+            const Layer& layer = layout.layers[l];
+            const float* from = scaled.get() + layer.weight;
+            float* to = transposed[l].get();
+            const int ld = stride(layer.in);
+            for (int i0 = 0; i0 < layer.in; i0 += 16)
+                for (int o0 = 0; o0 < layer.out; o0 += 16)
+                    for (int o = o0; o < std::min(o0 + 16, layer.out); ++o)
+                        for (int i = i0; i < std::min(i0 + 16, layer.in); ++i) to[o * ld + i] = from[i * layer.ld + o];
+        }
+    }
+};
+
+// Buffers for one chunk of points and the gradient of one part.
+struct Workspace {
+    const Problem& problem;
+    const Layout& layout;
+    int chunk;
+    std::vector<Buffer> hidden, slope;
+    Buffer dz[2], y, dy, x, target;
+
+    Workspace(const Problem& p, const Layout& l) : problem(p), layout(l) {
+        chunk = getenv("CH") ? atoi(getenv("CH")) : layout.width <= 64 ? 112 : 56;
+        const int rows = round_up(chunk, 16);
+        for (const Layer& layer : layout.layers) {
+            if (layer.last) break;
+            hidden.push_back(make_buffer(static_cast<std::ptrdiff_t>(rows) * layer.ld));
+            slope.push_back(make_buffer(static_cast<std::ptrdiff_t>(rows) * layer.ld));
+        }
+        const int outs = p.dims.back();
+        for (Buffer& buffer : dz) buffer = make_buffer(static_cast<std::ptrdiff_t>(rows) * layout.width);
+        y = make_buffer(rows * outs);
+        dy = make_buffer(rows * outs);
+        x = make_buffer(rows * p.dims[0]);
+        target = make_buffer(rows * outs);
+    }
+
+    // Adds the gradient of points [first, last) of this step's batch; grad is in the padded layout.
+    void run(std::int64_t field, int step, std::int64_t first, std::int64_t last, std::int64_t batch,
+             const Prepared& weights, float* grad, Sums& sums, const float* value_weight) {
+        const int ins = problem.dims[0], outs = problem.dims.back();
+        const float* targets = problem.targets + field * problem.num_points * outs;
+        const float inverse = static_cast<float>(1.0 / (static_cast<double>(batch) * outs));
+        for (std::int64_t at = first; at < last; at += chunk) {
+            const int points = static_cast<int>(std::min<std::int64_t>(chunk, last - at));
+            const float* px = problem.coords + at * ins;
+            const float* pt = targets + at * outs;
+            if (problem.batch > 0) {
+                gather(field, step, at, points, targets);
+                px = x.get();
+                pt = target.get();
+            }
+            forward(points, px, weights);
+            loss_backward(problem.loss, points, outs, y.get(), pt, value_weight, inverse, dy.get(), sums);
+            backward(points, px, weights, grad);
+        }
+    }
+
+    void gather(std::int64_t field, int step, std::int64_t at, int points, const float* targets) {
+        const int ins = problem.dims[0], outs = problem.dims.back();
+        std::uint32_t words[4];
+        for (int p = 0; p < points; ++p) {
+            const std::uint32_t position = static_cast<std::uint32_t>(at + p);
+            if (p == 0 || position % 4 == 0)
+                sample_words(problem.seed, problem.ids[field], static_cast<std::uint32_t>(step), position / 4, words);
+            const std::int64_t index = draw_index(words[position % 4], problem.num_points);
+            std::copy_n(problem.coords + index * ins, ins, x.get() + p * ins);
+            std::copy_n(targets + index * outs, outs, target.get() + p * outs);
+        }
+    }
+
+    void forward(int points, const float* px, const Prepared& weights) {
+        const float* w = weights.scaled.get();
+        const float* from = px;
+        std::ptrdiff_t row = problem.dims[0];
+        for (std::size_t l = 0; l < hidden.size(); ++l) {
+            const Layer& layer = layout.layers[l];
+            multiply<Start::bias>(points, layer.columns, layer.in, from, row, 1, w + layer.weight, layer.ld,
+                                  hidden[l].get(), layer.ld, w + layer.bias);
+            activate(problem.activation, hidden[l].get(), slope[l].get(), static_cast<std::ptrdiff_t>(points) * layer.ld);
+            from = hidden[l].get();
+            row = layer.ld;
+        }
+        const Layer& last = layout.layers.back();
+        output(points, last.out, last.columns, from, static_cast<int>(row), w + last.weight, last.ld, w + last.bias,
+               y.get());
+    }
+
+    void backward(int points, const float* px, const Prepared& weights, float* grad) {
+        const Layer& last = layout.layers.back();
+        const std::size_t top = hidden.size() - 1;
+        const auto out = [&]<int O>() {
+            output_backward<O>(points, last.columns, dy.get(), weights.scaled.get() + last.weight, last.ld,
+                               hidden[top].get(), slope[top].get(), dz[top % 2].get(), layout.layers[top].ld,
+                               grad + last.weight);
+        };
+        switch (last.out) {
+            case 1: out.template operator()<1>(); break;
+            case 2: out.template operator()<2>(); break;
+            case 3: out.template operator()<3>(); break;
+            default: out.template operator()<4>(); break;
+        }
+        for (int i = 0; i < points * last.out; ++i) grad[last.bias + i % last.out] += dy.get()[i];
+        for (std::size_t l = top; l > 0; --l) {
+            const Layer& layer = layout.layers[l];
+            const Layer& below = layout.layers[l - 1];
+            const float* d = dz[l % 2].get();
+            input_backward<0>(points, layer.columns, nullptr, d, layer.ld, nullptr, grad + layer.bias);
+            multiply<Start::accumulate>(layer.in, layer.columns, points, hidden[l - 1].get(), 1, below.ld, d, layer.ld,
+                                        grad + layer.weight, layer.ld);
+            multiply<Start::zero, true>(points, below.columns, layer.out, d, layer.ld, 1, weights.transposed[l].get(),
+                                        below.ld, dz[(l - 1) % 2].get(), below.ld, nullptr, slope[l - 1].get());
+        }
+        first_backward(points, px, grad);
+    }
+
+    void first_backward(int points, const float* px, float* grad) {
+        const Layer& layer = layout.layers[0];
+        float* gw = grad + layer.weight;
+        float* gb = grad + layer.bias;
+        const float* d = dz[0].get();
+        switch (layer.in) {
+            case 1: return input_backward<1>(points, layer.columns, px, d, layer.ld, gw, gb);
+            case 2: return input_backward<2>(points, layer.columns, px, d, layer.ld, gw, gb);
+            case 3: return input_backward<3>(points, layer.columns, px, d, layer.ld, gw, gb);
+            default: break;
+        }
+        input_backward<0>(points, layer.columns, nullptr, d, layer.ld, nullptr, gb);
+        multiply<Start::accumulate>(layer.in, layer.columns, points, px, 1, layer.in, d, layer.ld, gw, layer.ld);
+    }
+};
+
+}  // namespace NF_ISA
+}  // namespace nf

@@ -1,0 +1,165 @@
+// The thin passes around the products: activation, output layer, bias and first-layer gradients, loss.
+#pragma once
+#include <cmath>
+
+#include "gemm.hpp"
+#include "problem.hpp"
+#include "sine.hpp"
+
+namespace nf {
+namespace NF_ISA {
+
+// h = act(z) in place, slope = act'(z); z is w0 (W x + b) for sine.
+NF_INLINE void activate(Activation activation, float* z, float* slope, std::ptrdiff_t count) {
+    if (activation == Activation::sine) {
+        for (std::ptrdiff_t i = 0; i < count; i += kLanes) {
+            vec s, c;
+            sine_cosine(load(z + i), s, c);
+            store(z + i, s);
+            store(slope + i, c);
+        }
+    } else {
+        for (std::ptrdiff_t i = 0; i < count; i += kLanes) {
+            const vec x = load(z + i);
+            store(z + i, x < vec{} ? vec{} : x);  // NaN stays NaN
+            store(slope + i, x > vec{} ? splat(1.0f) : vec{});
+        }
+    }
+}
+
+// y (P, O) = h w^T + b. Rows of h up to the next multiple of kLanes are read; what they give is not stored.
+inline void output(int points, int outs, int columns, const float* h, int ldh, const float* w, int ldw, const float* b,
+                   float* y) {
+    for (int p = 0; p < points; p += kLanes)
+        for (int o = 0; o < outs; ++o) {
+            vec part[kLanes];
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) part[i] = vec{};
+            for (int j = 0; j < columns; j += kLanes) {
+                const vec weight = load(w + o * ldw + j);
+#pragma GCC unroll 16
+                for (int i = 0; i < kLanes; ++i)
+                    part[i] += load(h + static_cast<std::ptrdiff_t>(p + i) * ldh + j) * weight;
+            }
+#pragma GCC unroll 5
+            for (int n = kLanes; n > 1; n /= 2)
+#pragma GCC unroll 8
+                for (int i = 0; i < n / 2; ++i) part[i] = pair_sums(part[2 * i], part[2 * i + 1]);
+            const vec value = part[0] + b[o];
+            const int last = points - p < kLanes ? points - p : kLanes;
+            if (outs == 1 && last == kLanes)
+                store(y + p, value);
+            else
+                for (int i = 0; i < last; ++i) y[(p + i) * outs + o] = value[i];
+        }
+}
+
+// dz (P, columns) = (dy w) * slope and gw (O, columns) += dy^T h in one pass over the points.
+template <int O>
+inline void output_backward(int points, int columns, const float* dy, const float* w, int ldw, const float* h,
+                            const float* slope, float* dz, int ld, float* gw) {
+    constexpr int kUnroll = O == 1 ? 4 : 2;  // independent sums, so that the additions need not wait for each other
+    for (int j = 0; j < columns; j += kLanes) {
+        vec grad[O][kUnroll] = {}, weight[O];
+        for (int o = 0; o < O; ++o) weight[o] = load(w + o * ldw + j);
+        const auto one = [&](int p, vec* const sums) {
+            const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(p) * ld + j;
+            const vec row = load(h + at);
+            vec back = vec{};
+#pragma GCC unroll 4
+            for (int o = 0; o < O; ++o) {
+                const vec d = splat(dy[p * O + o]);
+                back += d * weight[o];
+                sums[o * kUnroll] += d * row;
+            }
+            store(dz + at, back * load(slope + at));
+        };
+        int p = 0;
+        for (; p + kUnroll <= points; p += kUnroll)
+#pragma GCC unroll 4
+            for (int u = 0; u < kUnroll; ++u) one(p + u, &grad[0][u]);
+        for (; p < points; ++p) one(p, &grad[0][0]);
+        for (int o = 0; o < O; ++o) {
+            vec total = load(gw + o * ldw + j);
+            for (int u = 0; u < kUnroll; ++u) total += grad[o][u];
+            store(gw + o * ldw + j, total);
+        }
+    }
+}
+
+// gb += column sums of dz, and for few inputs also gw (I, columns) += x^T dz, reading dz once.
+template <int I>
+inline void input_backward(int points, int columns, const float* x, const float* dz, int ld, float* gw, float* gb) {
+    constexpr int kUnroll = I == 0 ? 4 : 2;
+    for (int j = 0; j < columns; j += kLanes) {
+        vec bias[kUnroll] = {}, grad[I + 1][kUnroll] = {};
+        int p = 0;
+        for (; p + kUnroll <= points; p += kUnroll)
+#pragma GCC unroll 4
+            for (int u = 0; u < kUnroll; ++u) {
+                const vec d = load(dz + static_cast<std::ptrdiff_t>(p + u) * ld + j);
+                bias[u] += d;
+#pragma GCC unroll 4
+                for (int i = 0; i < I; ++i) grad[i][u] += x[(p + u) * I + i] * d;
+            }
+        for (; p < points; ++p) {
+            const vec d = load(dz + static_cast<std::ptrdiff_t>(p) * ld + j);
+            bias[0] += d;
+            for (int i = 0; i < I; ++i) grad[i][0] += x[p * I + i] * d;
+        }
+        vec total = load(gb + j);
+        for (int u = 0; u < kUnroll; ++u) total += bias[u];
+        store(gb + j, total);
+        for (int i = 0; i < I; ++i) {
+            vec value = load(gw + i * ld + j);
+            for (int u = 0; u < kUnroll; ++u) value += grad[i][u];
+            store(gw + i * ld + j, value);
+        }
+    }
+}
+
+struct Sums {
+    double loss = 0.0, value = 0.0;  // sums over points and channels
+};
+
+// dy = d(mean loss)/dy with the mean over `scale_count` numbers; value_weight[c] is the squared value scale of channel c.
+inline void loss_backward(Loss kind, int points, int outs, const float* y, const float* target, const float* value_weight,
+                          float inverse_count, float* dy, Sums& sums) {
+    const int count = points * outs;
+    int i = 0;
+    if (kind == Loss::mse && outs == 1) {
+        vec squares = vec{};
+        const vec slope = splat(2.0f * inverse_count);
+        for (; i + kLanes <= count; i += kLanes) {
+            const vec error = load(y + i) - load_unaligned(target + i);
+            store(dy + i, error * slope);
+            squares += error * error;
+        }
+        const double total = sum(squares);
+        sums.loss += total;
+        sums.value += total * value_weight[0];
+    }
+    float loss = 0.0f, value = 0.0f;
+    for (int c = i % outs; i < count; ++i, c = c + 1 == outs ? 0 : c + 1) {
+        const float error = y[i] - target[i];
+        const float square = error * error;
+        value += square * value_weight[c];
+        if (kind == Loss::mse) {
+            loss += square;
+            dy[i] = 2.0f * inverse_count * error;
+        } else if (kind == Loss::l1) {
+            loss += std::fabs(error);
+            dy[i] = error > 0.0f ? inverse_count : (error < 0.0f ? -inverse_count : error);
+        } else {
+            const float tail = std::exp(-std::fabs(y[i]));
+            loss += (y[i] > 0.0f ? y[i] : (y[i] <= 0.0f ? 0.0f : y[i])) - y[i] * target[i] + std::log1p(tail);
+            const float sigmoid = y[i] >= 0.0f ? 1.0f / (1.0f + tail) : tail / (1.0f + tail);
+            dy[i] = (sigmoid - target[i]) * inverse_count;
+        }
+    }
+    sums.loss += loss;
+    sums.value += value;
+}
+
+}  // namespace NF_ISA
+}  // namespace nf

@@ -1,0 +1,42 @@
+"""What every fitting kernel takes and gives back: one signature for reference, native and CUDA steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from fitting.config import FitConfig
+from neuralfields.batch import FieldBatch
+
+
+@dataclass(frozen=True)
+class StepTask:
+    """N fields to be fitted from where they are, each for all its steps.
+
+    start: initial weights; encoded: (M, E) coordinates after the spec's encoding, shared by all fields; targets:
+    (N, M, O) in raw output space; ids: (N,) uint32; grid: (rows, columns) when the unencoded coordinates are exactly
+    that product grid, row by row, else None; config: optimizer, loss, batch, stop rule; lr: (steps,) float32.
+    """
+
+    start: FieldBatch
+    encoded: Tensor
+    targets: Tensor
+    ids: np.ndarray
+    grid: tuple[int, int] | None
+    config: FitConfig
+    lr: np.ndarray
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Fitted fields; steps: (N,) int32 updates made; curves: (N, K) float32 loss before the update at steps 0,
+    curve_every, ...; NaN after a field stopped."""
+
+    fields: FieldBatch
+    steps: np.ndarray
+    curves: np.ndarray
+
+
+# (field-steps done, fields done, mean squared error in value space of the fields in work)
+OnProgress = Callable[[int, int, float], None]

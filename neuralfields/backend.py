@@ -1,0 +1,20 @@
+"""Which backend runs the arithmetic: one small function, so that a choice is never silent."""
+
+from typing import Literal, get_args
+
+Backend = Literal["auto", "torch", "native"]
+
+
+def choose(requested: str, reasons: dict[str, str | None]) -> str:
+    """Return the backend to use.
+
+    reasons: backend name -> why it cannot run this work, or None where it can, fastest first. "auto" takes the first
+    that can. Raises ValueError when an explicit request cannot be met, with the reason.
+    """
+    if requested not in get_args(Backend):
+        raise ValueError(f"backend={requested!r}: expected one of {', '.join(get_args(Backend))}")
+    if requested == "auto":
+        return next(name for name, reason in reasons.items() if reason is None)
+    if reasons[requested] is not None:
+        raise ValueError(f"backend={requested!r} cannot run this: {reasons[requested]}")
+    return requested

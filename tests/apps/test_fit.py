@@ -1,0 +1,101 @@
+"""nf fit images: what is fitted, resumed and refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from neuralfields.store import open_store
+
+
+def test_fit_reports_what_the_store_holds(nf, images_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    done = nf("fit", "images", images_file, "--split", "train", "--limit", 20, "--out", out, *nf.quick, "--json")
+    assert done.code == 0
+    store, figures = open_store(out), done.figures
+    psnr = store.column("psnr").astype(np.float64)
+    assert (figures["fields"], figures["fitted"], figures["found"]) == (20, 20, 0)
+    assert figures["psnr_mean"] == pytest.approx(psnr.mean())
+    assert figures["psnr_median"] == pytest.approx(np.median(psnr))
+    assert figures["psnr_p5"] == pytest.approx(np.percentile(psnr, 5))
+    assert figures["out"] == str(out)
+    assert figures["seconds"] > 0
+    assert store.spec.hidden == (8, 8)
+    assert store.meta["config"]["steps"] == 5
+    assert f"nf render {out}" in done.out
+    assert "nf train classify" in done.out
+
+
+def test_same_command_again_fits_nothing(nf, images_file: Path, store: Path) -> None:
+    before = {file.name: file.read_bytes() for file in store.iterdir()}
+    done = nf("fit", "images", images_file, "--split", "train", "--out", store, *nf.quick, "--json")
+    assert done.code == 0
+    assert (done.figures["fitted"], done.figures["found"]) == (0, 32)
+    assert "nothing left to fit" in done.out
+    assert {file.name: file.read_bytes() for file in store.iterdir()} == before
+
+
+def test_options_override_the_recipe(nf, images_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    words = ["--recipe", "siren-mnist", "--steps", 3, "--seed", 5, "--limit", 4, "--w0", 12, "--backend", "torch"]
+    assert nf("fit", "images", images_file, "--out", out, *words, "--quiet").code == 0
+    store = open_store(out)
+    assert (store.meta["config"]["steps"], store.meta["config"]["seed"], store.meta["recipe"]) == (3, 5, "siren-mnist")
+    assert store.meta["config"]["lr"] == 2e-3
+    assert (store.spec.hidden, store.spec.w0_first, store.spec.w0_hidden) == ((32, 32), 12.0, 12.0)
+
+
+def test_images_are_resized_and_grey(nf, tmp_path: Path) -> None:
+    np.savez(tmp_path / "colour.npz", x=np.zeros((3, 9, 7, 3), np.uint8))
+    out = tmp_path / "new"
+    words = ["--resize", 4, 5, "--grey", *nf.quick]
+    assert nf("fit", "images", tmp_path / "colour.npz", "--out", out, *words).code == 0
+    assert open_store(out).meta["signal"]["shape"] == [4, 5]
+    assert open_store(out).spec.out_dim == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--recipe", "no-such"], ["no-such", "siren-mnist"]),
+        (["--backend", "gpu"], ["gpu", "torch", "native"]),
+        (["--split", "evaluation"], ["evaluation"]),
+        (["--limit", "0"], ["limit=0"]),
+        (["--x-key", "pictures"], ["pictures", "x_train"]),
+        (["--steps", "0"], ["steps=0"]),
+        (["--lr", "-1"], ["lr=-1"]),
+        (["--init", "no/such/store#3"], ["no/such/store"]),
+        (["--resize", "1", "9"], ["resize"]),
+        (["--threads", "-2"], ["threads=-2"]),
+    ],
+)
+def test_bad_settings_are_one_line(words: list[str], said: list[str], nf, images_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    nf("fit", "images", images_file, "--out", out, *words).assert_refused(*said)
+    assert not out.exists()
+
+
+def test_bad_sources_are_one_line(nf, tmp_path: Path) -> None:
+    pixels = np.full((3, 4, 4), 0.5, np.float32)
+    pixels[1, 2, 2] = np.nan
+    np.savez(tmp_path / "nan.npz", x=pixels)
+    np.savez(tmp_path / "thin.npz", x=np.zeros((3, 1, 9), np.uint8))
+    np.savez(tmp_path / "empty.npz", x=np.zeros((0, 4, 4), np.uint8))
+    (tmp_path / "text.npz").write_text("no archive")
+    for name, said in (("nan", "1"), ("thin", "2"), ("empty", "0"), ("text", "text.npz"), ("absent", "absent.npz")):
+        done = nf("fit", "images", tmp_path / f"{name}.npz", "--out", tmp_path / "new", *nf.quick)
+        done.assert_refused(said)
+        assert not (tmp_path / "new").exists()
+
+
+def test_folder_with_another_store_is_kept(nf, images_file: Path, store: Path) -> None:
+    before = {file.name: file.read_bytes() for file in store.iterdir()}
+    words = ["fit", "images", images_file, "--split", "train", "--out", store, *nf.quick]
+    nf(*words, "--seed", 9).assert_refused("seed")
+    nf(*words, "--w0", 5).assert_refused("w0")
+    assert {file.name: file.read_bytes() for file in store.iterdir()} == before
+
+
+def test_explicit_backend_that_cannot_run_is_refused(nf, images_file: Path, tmp_path: Path) -> None:
+    words = ["fit", "images", images_file, "--out", tmp_path / "new", "--hidden", 512, 512, "--steps", 2]
+    nf(*words, "--backend", "native").assert_refused("native")
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,58 @@
+"""nf info: a store's contents, an installation's abilities, damage found."""
+
+import json
+import os
+from pathlib import Path
+
+
+def test_info_says_what_the_store_holds(nf, store: Path) -> None:
+    done = nf("info", store, "--check", "--json")
+    assert done.code == 0
+    figures = done.figures
+    assert (figures["fields"], figures["planned"], figures["complete"]) == (32, 32, True)
+    assert figures["splits"] == {"train": 32}
+    assert figures["classes"] == {"0": 16, "1": 16}
+    assert figures["spec"]["hidden"] == [8, 8]
+    assert figures["bytes"] == sum(file.stat().st_size for file in store.iterdir())
+    for text in ("sine 2-8-8-1", "complete", "adam", "seed", "shared", "all files agree", "6x5x1"):
+        assert text in done.out
+
+
+def test_info_without_a_store_is_about_the_installation(nf) -> None:
+    done = nf("info", "--json")
+    assert done.code == 0
+    assert {"python", "torch", "numpy", "neuralfields"} <= set(done.figures["versions"])
+    assert done.figures["backends"]["torch"] == "yes"
+    assert done.figures["backends"]["native"].startswith(("yes", "no: "))
+    assert done.figures["cores"] >= 1
+
+
+def test_damage_is_one_line(nf, store: Path, tmp_path: Path) -> None:
+    nf("info", tmp_path / "absent").assert_refused("absent")
+    nf("info", tmp_path).assert_refused(str(tmp_path))
+    shard = store / "shard-00001.safetensors"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    nf("info", store, "--check").assert_refused("shard-00001.safetensors")
+    os.truncate(shard, 300)
+    nf("info", store).assert_refused("shard-00001.safetensors")
+
+
+def test_store_of_a_newer_format_is_one_line(nf, store: Path) -> None:
+    path = store / "store.json"
+    data = json.loads(path.read_text())
+    version = next(key for key in data if "version" in key)
+    path.write_text(json.dumps({**data, version: 999}))
+    nf("info", store).assert_refused("999")
+
+
+def test_unfinished_store_is_called_incomplete(nf, store: Path, images_file: Path) -> None:
+    path = store / "store.json"
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "complete": False}))
+    for name in ("shard-00001.safetensors", "index-00001.parquet"):
+        (store / name).unlink()
+    done = nf("info", store, "--json")
+    assert done.code == 0
+    assert "16 fields still to fit" in done.out
+    assert (done.figures["fields"], done.figures["complete"]) == (16, False)

@@ -1,0 +1,31 @@
+"""Losses and PSNR against their formulas written out in numpy."""
+
+import numpy as np
+import torch
+
+from fitting.losses import mse_to_psnr, per_field, psnr_to_mse, value_mse
+
+
+def test_losses_follow_their_formulas(generator):
+    raw = torch.randn(3, 5, 2, generator=generator, dtype=torch.float64)
+    target = torch.rand(3, 5, 2, generator=generator, dtype=torch.float64)
+    y, t = raw.numpy(), target.numpy()
+    expected = {
+        "mse": ((y - t) ** 2).mean((1, 2)),
+        "l1": np.abs(y - t).mean((1, 2)),
+        "bce": (np.log1p(np.exp(y)) - t * y).mean((1, 2)),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(per_field(name, raw, target).numpy(), value, rtol=1e-12)
+
+
+def test_value_mse_scales_every_channel():
+    raw, target = torch.tensor([[[1.0, 1.0]]]), torch.zeros(1, 1, 2)
+    assert value_mse(raw, target, (2.0, 4.0)).item() == (4.0 + 16.0) / 2
+
+
+def test_psnr_and_mse_are_inverse_and_zero_means_never():
+    assert psnr_to_mse(0.0) == 0.0
+    assert abs(mse_to_psnr(torch.tensor(psnr_to_mse(40.0))).item() - 40.0) < 1e-4
+    assert mse_to_psnr(torch.tensor(0.0)).item() == 150.0
+    assert torch.isnan(mse_to_psnr(torch.tensor(float("nan"))))

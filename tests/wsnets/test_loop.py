@@ -1,0 +1,85 @@
+"""The loop with a task of its own: it is not tied to classifying."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from wsnets.heads import VectorHead
+from wsnets.loop import LoopConfig, generator, learning_rate, run
+
+CONFIG = LoopConfig(epochs=30, batch=16, lr=0.1, ema=0.9)
+
+
+@dataclass
+class Regression:
+    """Fit y = x a; the score is minus the mean squared error."""
+
+    x: Tensor
+    y: Tensor
+
+    @property
+    def num_items(self) -> int:
+        return len(self.x)
+
+    def loss(self, model: nn.Module, positions: Tensor, generator: Generator) -> Tensor:
+        return (model(self.x[positions], generator) - self.y[positions]).square().mean()
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        return {"score": -(model(self.x) - self.y).square().mean().item()}
+
+
+@pytest.fixture
+def task(generator: Generator) -> Regression:
+    x = torch.randn(100, 5, generator=generator)
+    return Regression(x, x @ torch.randn(5, 2, generator=generator))
+
+
+def model() -> VectorHead:
+    return VectorHead(5, (), 2, generator=generator(0, 0, 0))
+
+
+def test_it_solves_a_linear_problem(task: Regression, tmp_path: Path):
+    state = run(model(), task, CONFIG, tmp_path / "c.safetensors", {})
+    assert state.best_score is not None
+    assert state.best_score > 0.05 * state.history[0]["score"]
+    assert len(state.history) == 30
+    solved = model()
+    solved.load_state_dict(state.best)
+    assert task.validate(solved)["score"] == state.best_score == max(row["score"] for row in state.history)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(task: Regression, tmp_path: Path):
+    broken = Regression(task.x, task.y * float("inf"))
+    with pytest.raises(ValueError, match="loss is inf at step 0"):
+        run(model(), broken, CONFIG, tmp_path / "c.safetensors", {})
+
+
+def test_without_averaging_the_last_weights_are_kept(task: Regression, tmp_path: Path):
+    state = run(model(), task, replace(CONFIG, ema=0.0), tmp_path / "c.safetensors", {})
+    for name, value in state.model.state_dict().items():
+        torch.testing.assert_close(state.average.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_fewer_items_than_a_batch(task: Regression, tmp_path: Path):
+    few = Regression(task.x[:3], task.y[:3])
+    assert len(run(model(), few, replace(CONFIG, epochs=2), tmp_path / "c.safetensors", {}).history) == 2
+
+
+def test_generators_differ_by_every_argument():
+    draws = [torch.rand((), generator=generator(*key)).item() for key in ((0, 1, 2), (1, 1, 2), (0, 2, 2), (0, 1, 3))]
+    assert len(set(draws)) == 4
+    assert draws[0] == torch.rand((), generator=generator(0, 1, 2)).item()
+
+
+def test_learning_rate_rises_then_falls():
+    config = LoopConfig(lr=2.0, warmup=0.1)
+    rates = [learning_rate(config, step, 200) for step in range(200)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[19] == rates[20] == 2.0
+    assert all(a >= b for a, b in pairwise(rates[20:]))
+    assert rates[-1] < 1e-3
+    assert learning_rate(replace(config, schedule="constant"), 199, 200) == 2.0

@@ -1,0 +1,55 @@
+"""Checkpoints: tensors and JSON in one file that exists whole or not at all; no pickle."""
+
+import json
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def write(path: Path, tensors: dict[str, Tensor], data: dict) -> None:
+    """Write named tensors and JSON data to a temporary name, flush to disk, then rename over `path`."""
+    temporary = path.with_name(path.name + ".tmp")
+    contents = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        save_file(contents, temporary, metadata={"json": json.dumps(data, allow_nan=False)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Read what `write` wrote. Raises ValueError for a damaged file, FileNotFoundError for none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there")
+    try:
+        with safe_open(path, framework="pt") as file:
+            data = json.loads((file.metadata() or {})["json"])
+            return {name: file.get_tensor(name) for name in file.keys()}, data  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged or not a file of this program: {error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text atomically: temporary name, flush, rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def pick(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with "prefix.", without it."""
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of `pick`: every name with "prefix." before it."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}

@@ -1,0 +1,144 @@
+"""Populations as training data: labels checked, splits by source item, rows in memory or streamed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralfields import philox
+from neuralfields.batch import FieldBatch
+from neuralfields.spec import FieldSpec
+
+# The counter word that keeps draws for splits apart from those of philox's own streams.
+STREAM_SPLIT = 16
+_ROWS_AT_ONCE = 4096
+
+
+class Population(Protocol):
+    """What training needs of a population: a FieldStore is one, and so is a Subset of it.
+
+    labels: (N,) int64, -1 where there is none; ids: (N,) uint32, the source item of each field (equal for several fits
+    of one item); meta: as stored; `population[positions]`: those fields, in that order.
+    """
+
+    @property
+    def spec(self) -> FieldSpec: ...
+    @property
+    def meta(self) -> dict: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def ids(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, positions: Any, /) -> FieldBatch: ...
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some fields of a population, by position: (n,) int64. Nothing is read or copied until it is indexed."""
+
+    population: Population
+    positions: np.ndarray
+
+    @property
+    def spec(self) -> FieldSpec:
+        """The population's spec."""
+        return self.population.spec
+
+    @property
+    def meta(self) -> dict:
+        """The population's meta."""
+        return self.population.meta
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of the chosen fields: (n,) int64."""
+        return np.asarray(self.population.labels)[self.positions]
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids of the chosen fields: (n,) uint32."""
+        return np.asarray(self.population.ids)[self.positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, positions: Any, /) -> FieldBatch:
+        return self.population[np.atleast_1d(self.positions[positions])]
+
+
+def held_out(ids: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose source items to hold out: (N,) bool, true where u(seed, id) < fraction.
+
+    u is a counter-based uniform of the id alone, so that fields of one item stay together and a population that grows
+    keeps its split. Raises ValueError for a fraction outside [0, 1).
+    """
+    if not 0.0 <= fraction < 1.0:
+        raise ValueError(f"val_fraction={fraction}: expected a number in [0, 1)")
+    return philox.uniform(seed, np.asarray(ids, np.uint32), STREAM_SPLIT, 0, 1)[:, 0] < fraction
+
+
+def class_names(population: Population) -> tuple[str, ...]:
+    """Names of the classes: those stored with the signal, else "0" to the largest label.
+
+    Raises ValueError when a label is missing (named by id), too large for the stored names, or all are the same.
+    """
+    labels, ids = np.asarray(population.labels), np.asarray(population.ids)
+    if len(labels) == 0:
+        raise ValueError("population holds no fields: expected at least two classes of them")
+    if (labels < 0).any():
+        raise ValueError(
+            f"{int((labels < 0).sum())} of {len(labels)} fields have no label, the first is id "
+            f"{ids[labels < 0][0]}: expected a label for every field"
+        )
+    if len(np.unique(labels)) < 2:
+        raise ValueError(f"all {len(labels)} fields have label {labels[0]}: expected at least two classes")
+    stored = (population.meta.get("signal") or {}).get("classes")
+    names = tuple(map(str, stored)) if stored else tuple(map(str, range(int(labels.max()) + 1)))
+    if labels.max() >= len(names):
+        raise ValueError(f"label {labels.max()} has no name: expected labels below {len(names)}, the number of classes")
+    return names
+
+
+def check_finite(fields: FieldBatch, ids: np.ndarray) -> None:
+    """Raise ValueError naming the first field whose weights are not all finite."""
+    bad = ~torch.isfinite(fields.flat()).all(dim=1)
+    if bool(bad.any()):
+        first = int(np.asarray(ids)[int(bad.nonzero()[0])])
+        raise ValueError(f"field id {first} has NaN or infinite weights ({int(bad.sum())} such fields): leave it out")
+
+
+def batches(population: Population, size: int = _ROWS_AT_ONCE) -> Iterator[FieldBatch]:
+    """All fields in order, at most `size` at a time, checked to be finite."""
+    ids = np.asarray(population.ids)
+    for start in range(0, len(population), size):
+        positions = np.arange(start, min(start + size, len(population)))
+        fields = population[positions]
+        check_finite(fields, ids[positions])
+        yield fields
+
+
+class Rows:
+    """Random access to a population's fields: held in memory where they fit in memory_mb, else read each time."""
+
+    def __init__(self, population: Population, memory_mb: int) -> None:
+        self.population = population
+        size_mb = len(population) * population.spec.num_params * 4 / 2**20
+        self.flat = None
+        if 0 < size_mb <= memory_mb:
+            self.flat = torch.cat([fields.flat() for fields in batches(population)])
+
+    @property
+    def resident(self) -> bool:
+        """Whether the fields are held in memory."""
+        return self.flat is not None
+
+    def __getitem__(self, positions: Tensor) -> FieldBatch:
+        """Fields at positions (B,) int64."""
+        if self.flat is not None:
+            return FieldBatch.from_flat(self.population.spec, self.flat[positions])
+        return self.population[positions.numpy()]

@@ -1,0 +1,58 @@
+"""The flat reader: a plain MLP on all weights in a row."""
+
+from dataclasses import dataclass
+
+from torch import Generator, Tensor, nn
+
+from neuralfields.spec import FieldSpec
+from wsnets.features import WeightFeatures, flatten
+from wsnets.heads import Norm, VectorHead
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig:
+    """hidden: width of each hidden layer; norm: "batch", "layer" or "none"; p_dropout: after each, in [0, 1)."""
+
+    hidden: tuple[int, ...] = (512, 256)
+    norm: Norm = "batch"
+    p_dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+        if any(width < 1 for width in self.hidden):
+            raise ValueError(f"hidden={self.hidden}: expected positive widths")
+
+    def build(self, spec: FieldSpec, num_outputs: int, generator: Generator) -> "MLP":
+        """Make the model for fields of `spec`."""
+        return MLP(spec, num_outputs, self, generator)
+
+
+class MLP(nn.Module):
+    """y = head(flatten(features)): reads weight number p as weight number p, and so suits shared inits only.
+
+    Shapes: features of N fields -> (N, num_outputs). Symmetry: none; permuting the neurons of a field changes the
+    answer. The baseline of Navon et al., "Equivariant architectures for learning in deep weight spaces", ICML 2023.
+
+    >>> import torch
+    >>> from neuralfields import SIREN
+    >>> model = MLPConfig().build(SIREN(2, 1), 10, torch.Generator().manual_seed(0))
+    >>> sum(p.numel() for p in model.parameters())
+    742666
+    """
+
+    symmetry = "none"
+
+    def __init__(self, spec: FieldSpec, num_outputs: int, config: MLPConfig, generator: Generator) -> None:
+        super().__init__()
+        self.head = VectorHead(
+            spec.num_params,
+            config.hidden,
+            num_outputs,
+            generator=generator,
+            norm=config.norm,
+            p_dropout=config.p_dropout,
+        )
+
+    def forward(self, features: WeightFeatures, generator: Generator | None = None) -> Tensor:
+        """Return outputs (N, num_outputs); `generator` draws the dropout masks in training mode."""
+        return self.head(flatten(features), generator)
