@@ -1,6 +1,6 @@
 """Options that several commands share, each written once so that it has one name and one help text everywhere."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
@@ -8,7 +8,6 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 StorePath: TypeAlias = Annotated[Positional[str], arg(metavar="STORE")]
 OutPath: TypeAlias = Annotated[str, arg(metavar="DIR")]
 Threads: TypeAlias = Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: all cores)")]
-Seed: TypeAlias = Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0)")]
 Size: TypeAlias = Annotated[tuple[int, int] | None, arg(metavar="H W", help_behavior_hint="(default: as stored)")]
 
 
@@ -26,11 +25,6 @@ Shown: TypeAlias = Annotated[OutputOptions, OmitArgPrefixes]
 
 
 SHOWN = OutputOptions()
-
-
-def shown() -> OutputOptions:
-    """Default of a command's `output` group."""
-    return field(default_factory=OutputOptions)
 
 
 @dataclass(frozen=True, kw_only=True)

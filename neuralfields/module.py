@@ -1,6 +1,5 @@
 """One field as an nn.Module, for code that expects an ordinary network."""
 
-import torch
 from torch import Tensor, nn
 
 from neuralfields.batch import FieldBatch
@@ -24,6 +23,8 @@ class FieldModule(nn.Module):
         return FieldBatch(self.spec, named)
 
     def forward(self, coords: Tensor) -> Tensor:
-        """Evaluate at coordinates (..., I)."""
+        """Evaluate at coordinates (..., I). Raises ValueError when the last dimension is not I."""
+        if coords.ndim == 0 or coords.shape[-1] != self.spec.in_dim:
+            raise ValueError(f"coords has shape {tuple(coords.shape)}: expected (..., {self.spec.in_dim})")
         values = evaluate(self.fields(), coords.reshape(-1, self.spec.in_dim))[0]
-        return torch.unflatten(values, 0, coords.shape[:-1]) if coords.ndim != 2 else values
+        return values.view(*coords.shape[:-1], self.spec.out_dim)

@@ -15,6 +15,7 @@ _SHIFT = np.uint64(32)
 STREAM_INIT = 0
 STREAM_SAMPLE = 1
 STREAM_SYMMETRY = 2
+STREAM_ENCODING = 3
 
 
 def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -38,8 +39,13 @@ def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
 def words(seed: int, ids: np.ndarray, stream: int, step: int, count: int) -> np.ndarray:
     """Return `count` words for every field id at one step: (N, count) uint32.
 
-    Word p of field i is word p % 4 of philox(counter=(p // 4, step, stream, 0), key=(seed, id_i)).
+    Word p of field i is word p % 4 of philox(counter=(p // 4, step, stream, 0), key=(seed, id_i)). Raises ValueError
+    when the seed or an id is not in [0, 2^32).
     """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed}: expected a number in [0, 2^32)")
+    if len(ids) and not 0 <= int(np.min(ids)) <= int(np.max(ids)) < 2**32:
+        raise ValueError(f"ids from {np.min(ids)} to {np.max(ids)}: expected numbers in [0, 2^32)")
     blocks = (count + 3) // 4
     counter = np.zeros((1, blocks, 4), np.uint32)
     counter[0, :, 0] = np.arange(blocks)

@@ -45,13 +45,13 @@ class FieldSpec:
     _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(int(h) for h in self.hidden))
+        if not self.hidden or any(int(width) != width or width < 1 for width in self.hidden):
+            raise ValueError(f"hidden={self.hidden}: expected at least one width, all positive integers")
+        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
         object.__setattr__(self, "scale", _per_channel("scale", self.scale, self.out_dim, 1.0))
         object.__setattr__(self, "offset", _per_channel("offset", self.offset, self.out_dim, 0.0))
         _check_positive("in_dim", self.in_dim)
         _check_positive("out_dim", self.out_dim)
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden={self.hidden}: expected at least one positive width")
         for name, allowed in (("activation", Activation), ("grid", Grid), ("axes", Axes)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(get_args(allowed))}")
@@ -144,6 +144,4 @@ def ReLUField(
     Mildenhall et al., "NeRF", ECCV 2020; Tancik et al., "Fourier features let networks learn high frequency
     functions in low dimensional domains", NeurIPS 2020.
     """
-    return FieldSpec(
-        in_dim=in_dim, out_dim=out_dim, hidden=hidden, activation="relu", encoding=encoding, **options
-    )
+    return FieldSpec(in_dim=in_dim, out_dim=out_dim, hidden=hidden, activation="relu", encoding=encoding, **options)

@@ -5,22 +5,14 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 
 def write(path: Path, tensors: dict[str, Tensor], data: dict) -> None:
     """Write named tensors and JSON data to a temporary name, flush to disk, then rename over `path`."""
-    temporary = path.with_name(path.name + ".tmp")
     contents = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    try:
-        save_file(contents, temporary, metadata={"json": json.dumps(data, allow_nan=False)})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    _replace(path, save(contents, metadata={"json": json.dumps(data, allow_nan=False)}))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -37,12 +29,20 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 def write_text(path: Path, text: str) -> None:
     """Write text atomically: temporary name, flush, rename."""
+    _replace(path, text.encode())
+
+
+def _replace(path: Path, contents: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def pick(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ def run(options: BenchFit) -> list[dict]:
     if not sides:
         raise ValueError(f"sides={options.sides}: expected at least one that is installed")
     measured: list[Row] = []
-    output.say(f"{table.cpu_name()}; {options.rounds} rounds, all sides in every round; ratio = time / native time")
+    output.say(f"{table.cpu_name()}; {options.rounds} round(s), all sides in each; ratio = time / native time")
     for threads in options.threads:
         for result in _results(sides, cases, threads, options.rounds):
             new = make_rows(result, threads, options.rounds)
@@ -122,7 +122,7 @@ def make_rows(result: dict, threads: int, rounds: int) -> list[Row]:
                 rounds=rounds,
                 date=table.now(),
                 cpu=table.cpu_name(),
-                versions=table.versions(*_PACKAGES),
+                versions=f"{table.versions(*_PACKAGES)}, isa {result['isa']}",
             )
         )
     return found

@@ -38,7 +38,7 @@ def main(request: dict) -> None:
     torch.set_num_threads(request["threads"])
     for case in request["cases"]:
         result = measure(request["sides"], case, request["threads"], request["rounds"])
-        print(json.dumps({**case, "limited": limited, "sides": result}), flush=True)
+        print(json.dumps({**case, "limited": limited, "isa": _isa(), "sides": result}), flush=True)
 
 
 def measure(names: list[str], case: dict, threads: int, rounds: int) -> dict[str, dict]:
@@ -64,6 +64,12 @@ def measure(names: list[str], case: dict, threads: int, rounds: int) -> dict[str
             seconds[name].append(elapsed / steps[name])
         order = order[1:] + order[:1]
     return {name: {"seconds": seconds[name], "cores": busy[name] / wall[name]} for name in sides}
+
+
+def _isa() -> str:
+    from fitting.kernels import step_native
+
+    return step_native.isa() if step_native.isas() else "no native module"
 
 
 def make(name: str, work):

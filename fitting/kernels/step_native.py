@@ -109,6 +109,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 def _options(native, task: StepTask, isa: str):
     spec, config = task.start.spec, task.config
+    rows, columns = task.grid or (0, 0)
     return native.Options(
         activation=spec.activation,
         loss=config.loss,
@@ -126,4 +127,6 @@ def _options(native, task: StepTask, isa: str):
         min_steps=config.min_steps,
         curve_every=config.curve_every,
         threads=config.threads or torch.get_num_threads(),
+        grid_rows=rows,
+        grid_columns=columns,
     )

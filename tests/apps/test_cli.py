@@ -127,7 +127,7 @@ def test_interrupted_fit_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     words = ["fit", "images", tmp_path / "x.npz", "--out", out, "--shard", 1, "--backend", "torch", "--threads", 1]
     process = start(*words, "--steps", 300, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not list(out.glob("shard-*.safetensors")) and time.monotonic() < deadline:
+    while not list(out.glob("shard-*.safetensors")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()

@@ -64,12 +64,14 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from conftest import Memory, SPEC
 from neuralfields import FieldBatch
+from wsnets.models import MLPConfig
 from wsnets.train import ClassifyConfig, classify
 torch.set_num_threads(1)
 flat = torch.from_numpy(np.load(sys.argv[2]))
 labels = np.arange(len(flat), dtype=np.int64) % 3
 population = Memory(FieldBatch.from_flat(SPEC, flat), labels, np.arange(len(flat), dtype=np.uint32), {})
-classify(population, ClassifyConfig(epochs=60, batch=8), Path(sys.argv[3]), lambda now: print(now.epoch, flush=True))
+config = ClassifyConfig(model=MLPConfig(hidden=(16,)), epochs=20, batch=8)
+classify(population, config, Path(sys.argv[3]), lambda now: print(now.epoch, flush=True))
 """
 
 

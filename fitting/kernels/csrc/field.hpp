@@ -2,11 +2,10 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
+#include <optional>
 #include <vector>
 
+#include "grid.hpp"
 #include "layout.hpp"
 #include "passes.hpp"
 #include "philox.hpp"
@@ -14,24 +13,11 @@
 namespace nf {
 namespace NF_ISA {
 
-struct Free {
-    void operator()(float* p) const { std::free(p); }
-};
-using Buffer = std::unique_ptr<float, Free>;
-
-// Zeroed and aligned; a few spare rows' worth at the end because the output pass reads whole groups of points.
-inline Buffer make_buffer(std::ptrdiff_t count) {
-    const std::size_t bytes = (static_cast<std::size_t>(count) * 4 + 63) / 64 * 64 + 64;
-    float* p = static_cast<float*>(std::aligned_alloc(64, bytes));
-    if (p == nullptr) throw std::bad_alloc();
-    std::memset(p, 0, bytes);
-    return Buffer(p);
-}
-
 // The batch is cut into this many parts with a gradient each, added in order: the same numbers on any thread count.
 inline int part_count(std::int64_t batch) { return batch >= 8192 ? 4 : 1; }
 
-// Weights as the products want them, made once per step: scaled by w0, and transposed for the backward pass.
+// Weights as the products want them, made once per step: in half turns (sine) for the forward pass, and scaled by w0 and
+// transposed for the backward pass.
 struct Prepared {
     Buffer scaled;
     std::vector<Buffer> transposed;  // of layer l >= 1: (out, stride(in))
@@ -47,17 +33,17 @@ struct Prepared {
         for (const Layer& layer : layout.layers) {
             const std::ptrdiff_t end = layer.bias + (layer.last ? round_up(layer.out, kLanes) : layer.ld);
             for (std::ptrdiff_t i = layer.weight; i < end; i += kLanes)
-                store(scaled.get() + i, load(params + i) * layer.w0);
+                store(scaled.get() + i, load(params + i) * layer.factor + load(params + i) * layer.factor_low);
         }
         for (std::size_t l = 1; l + 1 < layout.layers.size(); ++l) {
             const Layer& layer = layout.layers[l];
-            const float* from = scaled.get() + layer.weight;
+            const float* from = params + layer.weight;
             float* to = transposed[l].get();
             const int ld = stride(layer.in);
             for (int i0 = 0; i0 < layer.in; i0 += 16)
                 for (int o0 = 0; o0 < layer.out; o0 += 16)
                     for (int o = o0; o < std::min(o0 + 16, layer.out); ++o)
-                        for (int i = i0; i < std::min(i0 + 16, layer.in); ++i) to[o * ld + i] = from[i * layer.ld + o];
+                        for (int i = i0; i < std::min(i0 + 16, layer.in); ++i) to[o * ld + i] = layer.w0 * from[i * layer.ld + o];
         }
     }
 };
@@ -68,10 +54,11 @@ struct Workspace {
     const Layout& layout;
     int chunk;
     std::vector<Buffer> hidden, slope;
-    Buffer dz[2], y, dy, x, target;
+    Buffer dz[2], y, dy, x, target, channels;
+    std::optional<GridTable> grid;
 
     Workspace(const Problem& p, const Layout& l) : problem(p), layout(l) {
-        chunk = getenv("CH") ? atoi(getenv("CH")) : layout.width <= 64 ? 112 : 56;
+        chunk = layout.width <= 64 ? 56 : 112;
         const int rows = round_up(chunk, 16);
         for (const Layer& layer : layout.layers) {
             if (layer.last) break;
@@ -84,6 +71,8 @@ struct Workspace {
         dy = make_buffer(rows * outs);
         x = make_buffer(rows * p.dims[0]);
         target = make_buffer(rows * outs);
+        channels = make_buffer(outs * kLanes);
+        if (p.grid_rows > 0) grid.emplace(p.grid_rows, p.grid_columns, layout.layers[0].ld);
     }
 
     // Adds the gradient of points [first, last) of this step's batch; grad is in the padded layout.
@@ -91,6 +80,9 @@ struct Workspace {
              const Prepared& weights, float* grad, Sums& sums, const float* value_weight) {
         const int ins = problem.dims[0], outs = problem.dims.back();
         const float* targets = problem.targets + field * problem.num_points * outs;
+        const Layer& bottom = layout.layers[0];
+        if (grid) grid->update(problem.coords, weights.scaled.get() + bottom.weight, weights.scaled.get() + bottom.bias);
+        std::fill_n(channels.get(), outs * kLanes, 0.0f);
         const float inverse = static_cast<float>(1.0 / (static_cast<double>(batch) * outs));
         for (std::int64_t at = first; at < last; at += chunk) {
             const int points = static_cast<int>(std::min<std::int64_t>(chunk, last - at));
@@ -101,10 +93,12 @@ struct Workspace {
                 px = x.get();
                 pt = target.get();
             }
-            forward(points, px, weights);
-            loss_backward(problem.loss, points, outs, y.get(), pt, value_weight, inverse, dy.get(), sums);
-            backward(points, px, weights, grad);
+            forward(at, points, px, weights);
+            loss_backward(problem.loss, points, outs, y.get(), pt, value_weight, inverse, dy.get(), channels.get(), sums);
+            backward(at, points, px, weights, grad);
         }
+        float* gb = grad + layout.layers.back().bias;
+        for (int i = 0; i < outs * kLanes; ++i) gb[i % outs] += channels.get()[i];
     }
 
     void gather(std::int64_t field, int step, std::int64_t at, int points, const float* targets) {
@@ -120,15 +114,20 @@ struct Workspace {
         }
     }
 
-    void forward(int points, const float* px, const Prepared& weights) {
+    void forward(std::int64_t at, int points, const float* px, const Prepared& weights) {
         const float* w = weights.scaled.get();
         const float* from = px;
         std::ptrdiff_t row = problem.dims[0];
         for (std::size_t l = 0; l < hidden.size(); ++l) {
             const Layer& layer = layout.layers[l];
-            multiply<Start::bias>(points, layer.columns, layer.in, from, row, 1, w + layer.weight, layer.ld,
-                                  hidden[l].get(), layer.ld, w + layer.bias);
-            activate(problem.activation, hidden[l].get(), slope[l].get(), static_cast<std::ptrdiff_t>(points) * layer.ld);
+            if (l == 0 && grid) {
+                grid->forward(at, points, hidden[0].get(), slope[0].get());
+            } else {
+                multiply<Order::rows, Start::bias>(points, layer.columns, layer.in, from, row, w + layer.weight, layer.ld,
+                                      hidden[l].get(), layer.ld, w + layer.bias);
+                activate(problem.activation, hidden[l].get(), slope[l].get(),
+                         static_cast<std::ptrdiff_t>(points) * layer.ld);
+            }
             from = hidden[l].get();
             row = layer.ld;
         }
@@ -137,13 +136,13 @@ struct Workspace {
                y.get());
     }
 
-    void backward(int points, const float* px, const Prepared& weights, float* grad) {
+    void backward(std::int64_t at, int points, const float* px, const Prepared& weights, float* grad) {
         const Layer& last = layout.layers.back();
         const std::size_t top = hidden.size() - 1;
         const auto out = [&]<int O>() {
             output_backward<O>(points, last.columns, dy.get(), weights.scaled.get() + last.weight, last.ld,
                                hidden[top].get(), slope[top].get(), dz[top % 2].get(), layout.layers[top].ld,
-                               grad + last.weight);
+                               grad + last.weight, top > 0 ? grad + layout.layers[top].bias : nullptr);
         };
         switch (last.out) {
             case 1: out.template operator()<1>(); break;
@@ -151,25 +150,25 @@ struct Workspace {
             case 3: out.template operator()<3>(); break;
             default: out.template operator()<4>(); break;
         }
-        for (int i = 0; i < points * last.out; ++i) grad[last.bias + i % last.out] += dy.get()[i];
         for (std::size_t l = top; l > 0; --l) {
             const Layer& layer = layout.layers[l];
             const Layer& below = layout.layers[l - 1];
             const float* d = dz[l % 2].get();
-            input_backward<0>(points, layer.columns, nullptr, d, layer.ld, nullptr, grad + layer.bias);
-            multiply<Start::accumulate>(layer.in, layer.columns, points, hidden[l - 1].get(), 1, below.ld, d, layer.ld,
+            if (l < top) input_backward<0>(points, layer.columns, nullptr, d, layer.ld, nullptr, grad + layer.bias);
+            multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, hidden[l - 1].get(), below.ld, d, layer.ld,
                                         grad + layer.weight, layer.ld);
-            multiply<Start::zero, true>(points, below.columns, layer.out, d, layer.ld, 1, weights.transposed[l].get(),
+            multiply<Order::rows, Start::zero, true>(points, below.columns, layer.out, d, layer.ld, weights.transposed[l].get(),
                                         below.ld, dz[(l - 1) % 2].get(), below.ld, nullptr, slope[l - 1].get());
         }
-        first_backward(points, px, grad);
+        first_backward(at, points, px, grad);
     }
 
-    void first_backward(int points, const float* px, float* grad) {
+    void first_backward(std::int64_t at, int points, const float* px, float* grad) {
         const Layer& layer = layout.layers[0];
         float* gw = grad + layer.weight;
         float* gb = grad + layer.bias;
         const float* d = dz[0].get();
+        if (grid) return grid->backward(at, points, problem.coords, d, gw, gb);
         switch (layer.in) {
             case 1: return input_backward<1>(points, layer.columns, px, d, layer.ld, gw, gb);
             case 2: return input_backward<2>(points, layer.columns, px, d, layer.ld, gw, gb);
@@ -177,7 +176,7 @@ struct Workspace {
             default: break;
         }
         input_backward<0>(points, layer.columns, nullptr, d, layer.ld, nullptr, gb);
-        multiply<Start::accumulate>(layer.in, layer.columns, points, px, 1, layer.in, d, layer.ld, gw, layer.ld);
+        multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, px, layer.in, d, layer.ld, gw, layer.ld);
     }
 };
 

@@ -1,8 +1,11 @@
 // Register-tiled products on matrices of a few hundred rows: C (M, N) += A (M, K) B (K, N), N a multiple of the vector.
 //
-// A is read one float at a time (any strides), B and C as rows of vectors. One tile keeps kRows x kCols vectors of C in
+// A is read one float at a time, B and C as rows of vectors. One tile keeps kRows x kCols vectors of C in
 // registers: kRows * kCols FMAs against kRows + kCols loads for every k, so that the FMA units are the limit.
 #pragma once
+#include <array>
+#include <utility>
+
 #include "lanes.hpp"
 
 namespace nf {
@@ -15,10 +18,38 @@ constexpr int kRows = 6, kCols = 2;  // 12 of 16 registers
 #endif
 
 enum class Start { zero, bias, accumulate };
+// How A lies in memory: by rows (A[i, k] at i * lda + k) or by columns (at k * lda + i).
+enum class Order { rows, columns };
 
-template <int R, int C, Start start, bool times>
-NF_INLINE void tile(const float* a, std::ptrdiff_t row, std::ptrdiff_t step, const float* b, std::ptrdiff_t ldb, float* c,
-                    std::ptrdiff_t ldc, int depth, const float* bias, const float* factor) {
+// Pointers to rows 0, 3, 6, ... of A: the two rows after each are reached by index, which keeps them all in registers.
+template <int R, Order order>
+struct Rows {
+    static constexpr int kGroups = (R + 2) / 3;
+    const float* group[kGroups];
+    std::ptrdiff_t lda;
+
+    NF_INLINE Rows(const float* a, std::ptrdiff_t stride) : lda(stride) {
+#pragma GCC unroll 8
+        for (int i = 0; i < kGroups; ++i) group[i] = order == Order::rows ? a + 3 * i * stride : a;
+    }
+    NF_INLINE float operator()(int i) const {
+        if constexpr (order == Order::columns) return group[0][i];
+        return group[i / 3][(i % 3) * lda];
+    }
+    NF_INLINE void advance() {
+        if constexpr (order == Order::columns) {
+            group[0] += lda;
+        } else {
+#pragma GCC unroll 8
+            for (int i = 0; i < kGroups; ++i) ++group[i];
+        }
+    }
+};
+
+// Not inlined: in a loop over tiles the compiler would keep every row's address on the stack.
+template <int R, int C, Order order, Start start, bool times>
+__attribute__((noinline)) void tile(const float* a, std::ptrdiff_t lda, const float* b, std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc,
+                    int depth, const float* bias, const float* factor) {
     vec acc[R][C];
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i)
@@ -28,16 +59,20 @@ NF_INLINE void tile(const float* a, std::ptrdiff_t row, std::ptrdiff_t step, con
             if constexpr (start == Start::bias) acc[i][j] = load(bias + j * kLanes);
             if constexpr (start == Start::accumulate) acc[i][j] = load(c + i * ldc + j * kLanes);
         }
+    Rows<R, order> rows(a, lda);
+#pragma GCC unroll 1
     for (int k = 0; k < depth; ++k) {
         vec bk[C];
 #pragma GCC unroll 4
-        for (int j = 0; j < C; ++j) bk[j] = load(b + k * ldb + j * kLanes);
+        for (int j = 0; j < C; ++j) bk[j] = load(b + j * kLanes);
 #pragma GCC unroll 16
         for (int i = 0; i < R; ++i) {
-            const vec value = splat(a[i * row + k * step]);
+            const vec value = splat(rows(i));
 #pragma GCC unroll 4
             for (int j = 0; j < C; ++j) acc[i][j] += value * bk[j];
         }
+        rows.advance();
+        b += ldb;
     }
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i)
@@ -49,28 +84,36 @@ NF_INLINE void tile(const float* a, std::ptrdiff_t row, std::ptrdiff_t step, con
         }
 }
 
-template <int C, Start start, bool times>
-NF_INLINE void column(int m, const float* a, std::ptrdiff_t row, std::ptrdiff_t step, const float* b, std::ptrdiff_t ldb,
-                      float* c, std::ptrdiff_t ldc, int depth, const float* bias, const float* factor) {
-    int i = 0;
-    for (; i + kRows <= m; i += kRows)
-        tile<kRows, C, start, times>(a + i * row, row, step, b, ldb, c + i * ldc, ldc, depth, bias, factor + i * ldc);
-    for (; i + 4 <= m; i += 4)
-        tile<4, C, start, times>(a + i * row, row, step, b, ldb, c + i * ldc, ldc, depth, bias, factor + i * ldc);
-    for (; i < m; ++i)
-        tile<1, C, start, times>(a + i * row, row, step, b, ldb, c + i * ldc, ldc, depth, bias, factor + i * ldc);
+using Tile = void (*)(const float*, std::ptrdiff_t, const float*, std::ptrdiff_t, float*, std::ptrdiff_t, int,
+                      const float*, const float*);
+
+template <int C, Order order, Start start, bool times, int... R>
+constexpr std::array<Tile, sizeof...(R)> tiles_of(std::integer_sequence<int, R...>) {
+    return {tile<R + 1, C, order, start, times>...};
+}
+
+// Rows in tiles of nearly equal height: no thin last tile that would wait for its own additions.
+template <int C, Order order, Start start, bool times>
+inline void column(int m, const float* a, std::ptrdiff_t lda, const float* b, std::ptrdiff_t ldb, float* c,
+                   std::ptrdiff_t ldc, int depth, const float* bias, const float* factor) {
+    static constexpr auto by_height = tiles_of<C, order, start, times>(std::make_integer_sequence<int, kRows>());
+    const std::ptrdiff_t row = order == Order::rows ? lda : 1;
+    for (int first = 0, left = (m + kRows - 1) / kRows; left > 0; --left) {
+        const int height = (m - first + left - 1) / left;
+        by_height[height - 1](a + first * row, lda, b, ldb, c + first * ldc, ldc, depth, bias, factor + first * ldc);
+        first += height;
+    }
 }
 
 // times: C = (A B) * factor elementwise, factor laid out as C.
-template <Start start, bool times = false>
-__attribute__((noinline)) void multiply(int m, int n, int depth, const float* a, std::ptrdiff_t row, std::ptrdiff_t step,
-                                        const float* b, std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc,
-                                        const float* bias = nullptr, const float* factor = nullptr) {
+template <Order order, Start start, bool times = false>
+inline void multiply(int m, int n, int depth, const float* a, std::ptrdiff_t lda, const float* b, std::ptrdiff_t ldb,
+                     float* c, std::ptrdiff_t ldc, const float* bias = nullptr, const float* factor = nullptr) {
     int j = 0;
     for (; j + kCols * kLanes <= n; j += kCols * kLanes)
-        column<kCols, start, times>(m, a, row, step, b + j, ldb, c + j, ldc, depth, bias + j, factor + j);
+        column<kCols, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, bias + j, factor + j);
     for (; j < n; j += kLanes)
-        column<1, start, times>(m, a, row, step, b + j, ldb, c + j, ldc, depth, bias + j, factor + j);
+        column<1, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, bias + j, factor + j);
 }
 
 }  // namespace NF_ISA

@@ -30,14 +30,17 @@ struct State {
     Buffer p, m, v, grad;
     std::vector<float*> grads;
     std::vector<Sums> sums;
-    std::vector<float> value_weight;
+    Buffer value_weight;  // squared value scale of every channel, repeated over whole vectors
 
     State(const Problem& pr, const Layout& l)
         : problem(pr), layout(l), batch(pr.batch > 0 ? pr.batch : pr.num_points), parts(part_count(batch)), weights(l),
           p(make_buffer(l.size)), m(make_buffer(l.size)), v(make_buffer(l.size)), grad(make_buffer(l.size * parts)),
-          sums(parts) {
+          sums(parts), value_weight(make_buffer(pr.dims.back() * kLanes)) {
         for (int part = 0; part < parts; ++part) grads.push_back(grad.get() + part * l.size);
-        for (int c = 0; c < pr.dims.back(); ++c) value_weight.push_back(pr.value_scale[c] * pr.value_scale[c]);
+        for (int i = 0; i < pr.dims.back() * kLanes; ++i) {
+            const float scale = pr.value_scale[i % pr.dims.back()];
+            value_weight.get()[i] = scale * scale;
+        }
     }
 
     void start(std::int64_t field) {
@@ -50,7 +53,7 @@ struct State {
         std::memset(grads[part], 0, static_cast<std::size_t>(layout.size) * 4);
         sums[part] = Sums{};
         space.run(field, step, batch * part / parts, batch * (part + 1) / parts, batch, weights, grads[part], sums[part],
-                  value_weight.data());
+                  value_weight.get());
     }
 };
 

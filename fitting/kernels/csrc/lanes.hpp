@@ -2,6 +2,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
 
 #ifndef NF_LANES
 #define NF_LANES 4
@@ -29,6 +33,20 @@ NF_INLINE float sum(vec v) {
 }
 
 constexpr int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+struct Free {
+    void operator()(float* p) const { std::free(p); }
+};
+using Buffer = std::unique_ptr<float, Free>;
+
+// Zeroed and aligned.
+inline Buffer make_buffer(std::ptrdiff_t count) {
+    const std::size_t bytes = (static_cast<std::size_t>(count) * 4 + 63) / 64 * 64 + 64;
+    float* p = static_cast<float*>(std::aligned_alloc(64, bytes));
+    if (p == nullptr) throw std::bad_alloc();
+    std::memset(p, 0, bytes);
+    return Buffer(p);
+}
 
 // [a0+a1, a2+a3, ..., b0+b1, ...]: log2(kLanes) rounds of it turn kLanes vectors into the vector of their sums.
 NF_INLINE vec pair_sums(vec a, vec b) {

@@ -22,7 +22,8 @@ struct Layer {
     bool last;
     std::ptrdiff_t weight, bias;       // offsets into the padded vector
     std::ptrdiff_t from_w, from_b;     // offsets into the flat (torch) vector
-    float w0;
+    float w0;                          // 1 where there is no sine
+    float factor, factor_low;          // w0 / pi in two floats (1 and 0 where there is no sine)
 };
 
 struct Layout {
@@ -49,6 +50,10 @@ struct Layout {
             layer.from_b = flat + static_cast<std::ptrdiff_t>(layer.in) * layer.out;
             flat = layer.from_b + layer.out;
             layer.w0 = layer.last || p.activation == Activation::relu ? 1.0f : (l == 0 ? p.w0_first : p.w0_hidden);
+            const bool sine = !layer.last && p.activation == Activation::sine;
+            const double factor = sine ? static_cast<double>(layer.w0) * 0.318309886183790671538 : 1.0;
+            layer.factor = static_cast<float>(factor);
+            layer.factor_low = static_cast<float>(factor - static_cast<double>(layer.factor));
             if (!layer.last && layer.ld > width) width = layer.ld;
             layers.push_back(layer);
         }

@@ -58,8 +58,18 @@ struct Options {
     bool decoupled;
     std::int64_t batch;
     std::uint32_t seed;
-    int min_steps, curve_every, threads;
+    int min_steps, curve_every, threads, grid_rows, grid_columns;
 };
+
+// Whether coords (rows * columns, 2) are exactly a product grid, row by row.
+bool is_grid(const float* coords, std::int64_t rows, std::int64_t columns) {
+    for (std::int64_t r = 0; r < rows; ++r)
+        for (std::int64_t c = 0; c < columns; ++c) {
+            const float* const x = coords + (r * columns + c) * 2;
+            if (!(x[0] == coords[r * columns * 2] && x[1] == coords[c * 2 + 1])) return false;
+        }
+    return true;
+}
 
 bool fit(Floats params, const std::vector<int>& dims, ReadFloats coords, ReadFloats targets, ReadFloats value_scale,
          ReadFloats lr, Words ids, Floats curves, Ints steps_taken, const Options& options, nf::Progress& progress) {
@@ -84,6 +94,15 @@ bool fit(Floats params, const std::vector<int>& dims, ReadFloats coords, ReadFlo
     expect(curves.ndim() == 2 && curves.shape(0) == params.shape(0) && static_cast<std::int64_t>(curves.shape(1)) == length,
            "curves: expected (N, ceil(S / curve_every))");
     expect(options.batch >= 0, "batch: expected zero or more");
+    if (options.grid_rows > 0 || options.grid_columns > 0) {
+        const std::int64_t points = static_cast<std::int64_t>(options.grid_rows) * options.grid_columns;
+        expect(dims[0] == 2 && points == p.num_points && is_grid(coords.data(), options.grid_rows, options.grid_columns),
+               "grid: expected (rows, columns) of which coords (M, 2) are the product grid, row by row");
+        if (options.activation == "sine" && options.batch == 0) {
+            p.grid_rows = options.grid_rows;
+            p.grid_columns = options.grid_columns;
+        }
+    }
     p.activation = options.activation == "relu" ? nf::Activation::relu : nf::Activation::sine;
     p.w0_first = options.w0_first;
     p.w0_hidden = options.w0_hidden;
@@ -129,15 +148,15 @@ NB_MODULE(_native, m) {
             [](Options* self, const std::string& activation, const std::string& loss, const std::string& isa,
                float w0_first, float w0_hidden, float target_mse, double beta1, double beta2, double eps,
                double weight_decay, bool decoupled, std::int64_t batch, std::uint32_t seed, int min_steps,
-               int curve_every, int threads) {
+               int curve_every, int threads, int grid_rows, int grid_columns) {
                 new (self) Options{activation, loss,         isa,       w0_first, w0_hidden, target_mse,  beta1,  beta2,
                                    eps,        weight_decay, decoupled, batch,    seed,      min_steps,   curve_every,
-                                   threads};
+                                   threads,    grid_rows,    grid_columns};
             },
             nb::kw_only(), nb::arg("activation"), nb::arg("loss"), nb::arg("isa"), nb::arg("w0_first"),
             nb::arg("w0_hidden"), nb::arg("target_mse"), nb::arg("beta1"), nb::arg("beta2"), nb::arg("eps"),
             nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("batch"), nb::arg("seed"), nb::arg("min_steps"),
-            nb::arg("curve_every"), nb::arg("threads"));
+            nb::arg("curve_every"), nb::arg("threads"), nb::arg("grid_rows"), nb::arg("grid_columns"));
     m.def("fit", &fit, nb::arg("params").noconvert(), nb::arg("dims"), nb::arg("coords").noconvert(),
           nb::arg("targets").noconvert(), nb::arg("value_scale").noconvert(), nb::arg("lr").noconvert(),
           nb::arg("ids").noconvert(), nb::arg("curves").noconvert(), nb::arg("steps_taken").noconvert(),
@@ -157,7 +176,7 @@ NB_MODULE(_native, m) {
             choose(isa).sine_cosine(x.data(), static_cast<std::int64_t>(x.size()), sine.data(), cosine.data());
         },
         nb::arg("x").noconvert(), nb::arg("sine").noconvert(), nb::arg("cosine").noconvert(), nb::arg("isa"),
-        "Write sine and cosine of x.");
+        "Write sin(pi x) and cos(pi x).");
     m.def(
         "sample_words",
         [](std::uint32_t seed, std::uint32_t id, std::uint32_t step, std::uint32_t block) {

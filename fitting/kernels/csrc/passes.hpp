@@ -54,15 +54,15 @@ inline void output(int points, int outs, int columns, const float* h, int ldh, c
         }
 }
 
-// dz (P, columns) = (dy w) * slope and gw (O, columns) += dy^T h in one pass over the points.
+// dz (P, columns) = (dy w) * slope, gw (O, columns) += dy^T h and, where wanted, gb += column sums of dz in one pass.
 template <int O>
 inline void output_backward(int points, int columns, const float* dy, const float* w, int ldw, const float* h,
-                            const float* slope, float* dz, int ld, float* gw) {
+                            const float* slope, float* dz, int ld, float* gw, float* gb) {
     constexpr int kUnroll = O == 1 ? 4 : 2;  // independent sums, so that the additions need not wait for each other
     for (int j = 0; j < columns; j += kLanes) {
-        vec grad[O][kUnroll] = {}, weight[O];
+        vec grad[O][kUnroll] = {}, bias[kUnroll] = {}, weight[O];
         for (int o = 0; o < O; ++o) weight[o] = load(w + o * ldw + j);
-        const auto one = [&](int p, vec* const sums) {
+        const auto one = [&](int p, vec* const sums, vec& total) {
             const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(p) * ld + j;
             const vec row = load(h + at);
             vec back = vec{};
@@ -72,18 +72,24 @@ inline void output_backward(int points, int columns, const float* dy, const floa
                 back += d * weight[o];
                 sums[o * kUnroll] += d * row;
             }
-            store(dz + at, back * load(slope + at));
+            back *= load(slope + at);
+            total += back;
+            store(dz + at, back);
         };
         int p = 0;
         for (; p + kUnroll <= points; p += kUnroll)
 #pragma GCC unroll 4
-            for (int u = 0; u < kUnroll; ++u) one(p + u, &grad[0][u]);
-        for (; p < points; ++p) one(p, &grad[0][0]);
+            for (int u = 0; u < kUnroll; ++u) one(p + u, &grad[0][u], bias[u]);
+        for (; p < points; ++p) one(p, &grad[0][0], bias[0]);
         for (int o = 0; o < O; ++o) {
             vec total = load(gw + o * ldw + j);
             for (int u = 0; u < kUnroll; ++u) total += grad[o][u];
             store(gw + o * ldw + j, total);
         }
+        if (gb == nullptr) continue;
+        vec total = load(gb + j);
+        for (int u = 0; u < kUnroll; ++u) total += bias[u];
+        store(gb + j, total);
     }
 }
 
@@ -122,43 +128,51 @@ struct Sums {
     double loss = 0.0, value = 0.0;  // sums over points and channels
 };
 
-// dy = d(mean loss)/dy with the mean over `scale_count` numbers; value_weight[c] is the squared value scale of channel c.
-inline void loss_backward(Loss kind, int points, int outs, const float* y, const float* target, const float* value_weight,
-                          float inverse_count, float* dy, Sums& sums) {
+// One number of binary cross-entropy on the logit y, and its derivative.
+NF_INLINE float cross_entropy(float y, float target, float& slope) {
+    const float tail = std::exp(-std::fabs(y));
+    const float sigmoid = y >= 0.0f ? 1.0f / (1.0f + tail) : tail / (1.0f + tail);
+    slope = sigmoid - target;
+    return (y > 0.0f ? y : (y <= 0.0f ? 0.0f : y)) - y * target + std::log1p(tail);
+}
+
+// dy = d(mean loss)/dy, zero up to the next multiple of kLanes; weight: squared value scale of every channel, repeated
+// over outs * kLanes floats; channels (outs * kLanes) += dy with the channel of entry i at i % outs.
+inline void loss_backward(Loss kind, int points, int outs, float* y, const float* target, const float* weight,
+                          float inverse_count, float* dy, float* channels, Sums& sums) {
     const int count = points * outs;
-    int i = 0;
-    if (kind == Loss::mse && outs == 1) {
-        vec squares = vec{};
-        const vec slope = splat(2.0f * inverse_count);
-        for (; i + kLanes <= count; i += kLanes) {
-            const vec error = load(y + i) - load_unaligned(target + i);
-            store(dy + i, error * slope);
-            squares += error * error;
-        }
-        const double total = sum(squares);
-        sums.loss += total;
-        sums.value += total * value_weight[0];
-    }
-    float loss = 0.0f, value = 0.0f;
-    for (int c = i % outs; i < count; ++i, c = c + 1 == outs ? 0 : c + 1) {
-        const float error = y[i] - target[i];
-        const float square = error * error;
-        value += square * value_weight[c];
-        if (kind == Loss::mse) {
-            loss += square;
-            dy[i] = 2.0f * inverse_count * error;
-        } else if (kind == Loss::l1) {
-            loss += std::fabs(error);
-            dy[i] = error > 0.0f ? inverse_count : (error < 0.0f ? -inverse_count : error);
+    vec losses = vec{}, values = vec{};
+    const vec slope = splat(kind == Loss::mse ? 2.0f * inverse_count : inverse_count);
+    for (int i = 0, phase = 0; i < count; i += kLanes, phase = phase + 1 == outs ? 0 : phase + 1) {
+        vec goal = vec{};
+        if (i + kLanes <= count) {
+            goal = load_unaligned(target + i);
         } else {
-            const float tail = std::exp(-std::fabs(y[i]));
-            loss += (y[i] > 0.0f ? y[i] : (y[i] <= 0.0f ? 0.0f : y[i])) - y[i] * target[i] + std::log1p(tail);
-            const float sigmoid = y[i] >= 0.0f ? 1.0f / (1.0f + tail) : tail / (1.0f + tail);
-            dy[i] = (sigmoid - target[i]) * inverse_count;
+            for (int k = count - i; k < kLanes; ++k) y[i + k] = 0.0f;
+            std::memcpy(&goal, target + i, static_cast<std::size_t>(count - i) * 4);
         }
+        const vec out = load(y + i), error = out - goal, squares = error * error;
+        vec d = error;
+        if (kind == Loss::mse) {
+            losses += squares;
+        } else if (kind == Loss::l1) {
+            losses += error < vec{} ? -error : error;
+            d = error > vec{} ? splat(1.0f) : (error < vec{} ? splat(-1.0f) : error);
+        } else {
+            const int lanes = count - i < kLanes ? count - i : kLanes;
+            for (int k = 0; k < lanes; ++k) {
+                float derivative;
+                losses[k] += cross_entropy(out[k], goal[k], derivative);
+                d[k] = derivative;
+            }
+        }
+        d *= slope;
+        values += squares * load(weight + phase * kLanes);
+        store(dy + i, d);
+        store(channels + phase * kLanes, load(channels + phase * kLanes) + d);
     }
-    sums.loss += loss;
-    sums.value += value;
+    sums.loss += sum(losses);
+    sums.value += sum(values);
 }
 
 }  // namespace NF_ISA

@@ -23,6 +23,7 @@ struct Problem {
     double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0;
     bool decoupled = false;
     std::int64_t batch = 0;  // 0: all points
+    int grid_rows = 0, grid_columns = 0;  // coords are that product grid row by row (0: not known to be one)
     std::uint32_t seed = 0;
     const std::uint32_t* ids = nullptr;
     float target_mse = 0.0f;  // 0: never stop early

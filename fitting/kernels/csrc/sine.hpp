@@ -1,33 +1,29 @@
 // Sine and cosine of one argument from one range reduction; the only definition of the coefficients.
 //
-// x = q pi + r with |r| <= pi/2 (q by adding and subtracting 1.5 * 2^23, pi in three parts so that q * part is exact or
-// fused), sin x = (-1)^q (r + r^3 P(r^2)), cos x = (-1)^q Q(r^2). P and Q are minimax fits on [0, pi/2]: 5e-9 and 5e-8.
+// The argument is in half turns: t -> sin(pi t), cos(pi t). Layers fold w0 / pi into their weights, so that the reduction
+// t = q + f, q whole and |f| <= 1/2, is exact at any size (q by adding and subtracting 1.5 * 2^23, good to |t| < 2^22).
+// sin(pi t) = (-1)^q f P(f^2), cos(pi t) = (-1)^q Q(f^2); P and Q are minimax fits on [0, 1/2]: 8e-9 and 5e-8.
 #pragma once
 #include "lanes.hpp"
 
 namespace nf {
 namespace NF_ISA {
 
-constexpr float kInvPi = 0.318309886183790671538f;
 constexpr float kRound = 12582912.0f;
-constexpr float kPi1 = 3.14159274101257324f;
-constexpr float kPi2 = -8.74227765734758577e-8f;
-constexpr float kSin3 = -0.16666657088931597f, kSin5 = 0.008333017104523529f;
-constexpr float kSin7 = -0.00019806601591297753f, kSin9 = 2.600024474545448e-06f;
-constexpr float kCos0 = 1.0f, kCos2 = -0.4999993223967319f, kCos4 = 0.04166398787591949f;
-constexpr float kCos6 = -0.0013855914287272558f, kCos8 = 2.319407519486734e-05f;
+constexpr float kSin1 = 3.141592502593994f, kSin3 = -5.1677021980285645f, kSin5 = 2.549957752227783f;
+constexpr float kSin7 = -0.5976252555847168f, kSin9 = 0.07643315196037292f;
+constexpr float kCos0 = 1.0f, kCos2 = -4.934795379638672f, kCos4 = 4.058447360992432f;
+constexpr float kCos6 = -1.3320621252059937f, kCos8 = 0.22000567615032196f;
 
-NF_INLINE void sine_cosine(vec x, vec& sine, vec& cosine) {
-    const vec shifted = x * kInvPi + kRound;
-    const vec q = shifted - kRound;
+NF_INLINE void sine_cosine(vec t, vec& sine, vec& cosine) {
+    const vec shifted = t + kRound;
     const ivec sign = reinterpret_cast<ivec>(shifted) << 31;
-    vec r = x - q * kPi1;
-    r = r - q * kPi2;
-    const vec r2 = r * r;
-    const vec signed_r = reinterpret_cast<vec>(reinterpret_cast<ivec>(r) ^ sign);
-    const vec p = ((r2 * kSin9 + kSin7) * r2 + kSin5) * r2 + kSin3;
-    sine = (p * r2) * signed_r + signed_r;
-    const vec c = (((r2 * kCos8 + kCos6) * r2 + kCos4) * r2 + kCos2) * r2 + kCos0;
+    const vec f = t - (shifted - kRound);
+    const vec f2 = f * f;
+    const vec signed_f = reinterpret_cast<vec>(reinterpret_cast<ivec>(f) ^ sign);
+    const vec p = (((f2 * kSin9 + kSin7) * f2 + kSin5) * f2 + kSin3) * f2 + kSin1;
+    sine = p * signed_f;
+    const vec c = (((f2 * kCos8 + kCos6) * f2 + kCos4) * f2 + kCos2) * f2 + kCos0;
     cosine = reinterpret_cast<vec>(reinterpret_cast<ivec>(c) ^ sign);
 }
 

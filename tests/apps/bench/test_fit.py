@@ -78,7 +78,7 @@ def test_ratio_and_share_are_taken_round_by_round() -> None:
         "native": {"seconds": [1e-3, 2e-3, 3e-3], "cores": 1.0},
         "jax": {"seconds": [10e-3, 10e-3, 12e-3], "cores": 1.0},
     }
-    case = {"spec": "2-32-32-1", "points": 784, "fields": 10, "limited": True, "sides": sides}
+    case = {"spec": "2-32-32-1", "points": 784, "fields": 10, "limited": True, "isa": "avx2", "sides": sides}
     native, jax = make_rows(case, threads=1, rounds=3)
     assert native.ratio == 1.0
     assert jax.ratio == pytest.approx(5.0)  # the median of 10, 5, 4

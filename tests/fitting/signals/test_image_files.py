@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def test_archive_gives_each_part_with_labels_classes_and_its_own_ids(archive):
         "source": "set.npz",
         "split": "train",
         "classes": ["a", "b", "c"],
+        "sha256": hashlib.sha256(train.pixels.tobytes()).hexdigest(),
     }
 
 

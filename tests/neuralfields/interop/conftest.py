@@ -31,7 +31,7 @@ def make_store(tmp_path: Path) -> Callable[..., FieldStore]:
             "label": rng.integers(0, 10, count),
             "split": SPLITS,
             "name": [f"picture {i}" for i in range(count)],
-            "init_id": np.arange(count, dtype=np.uint32),
+            "init_id": [f"random/siren/0/{i}" for i in range(count)],
             "steps": np.full(count, 300, np.int64),
             "psnr": rng.normal(30, 1, count),
         }

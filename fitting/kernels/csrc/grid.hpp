@@ -1,0 +1,101 @@
+// The first sine layer on a product grid: sin(a_row + g_column) from sines of a and g, one pair per row and per column.
+#pragma once
+#include "passes.hpp"
+
+namespace nf {
+namespace NF_ISA {
+
+// Sines and cosines of the rows' and the columns' share of the first layer's argument, made once per step.
+struct GridTable {
+    int rows = 0, columns = 0, ld = 0;
+    Buffer row_sine, row_cosine, column_sine, column_cosine;
+
+    GridTable(int r, int c, int stride)
+        : rows(r), columns(c), ld(stride), row_sine(make_buffer(static_cast<std::ptrdiff_t>(r) * stride)),
+          row_cosine(make_buffer(static_cast<std::ptrdiff_t>(r) * stride)),
+          column_sine(make_buffer(static_cast<std::ptrdiff_t>(c) * stride)),
+          column_cosine(make_buffer(static_cast<std::ptrdiff_t>(c) * stride)) {}
+
+    // weight: (2, ld) in half turns; coords: (rows * columns, 2).
+    void update(const float* coords, const float* weight, const float* bias) {
+        for (int r = 0; r < rows; ++r)
+            fill(coords[static_cast<std::ptrdiff_t>(r) * columns * 2], weight, bias, r, row_sine.get(), row_cosine.get());
+        for (int c = 0; c < columns; ++c)
+            fill(coords[c * 2 + 1], weight + ld, nullptr, c, column_sine.get(), column_cosine.get());
+    }
+
+    void fill(float x, const float* weight, const float* bias, int at, float* sine, float* cosine) {
+        for (int j = 0; j < ld; j += kLanes) {
+            vec s, c;
+            vec z = load(weight + j) * x;
+            if (bias != nullptr) z += load(bias + j);
+            sine_cosine(z, s, c);
+            store(sine + static_cast<std::ptrdiff_t>(at) * ld + j, s);
+            store(cosine + static_cast<std::ptrdiff_t>(at) * ld + j, c);
+        }
+    }
+
+    // Calls body(row, first column, point offset, count) for every run of points [first, first + points) in one row.
+    template <class Body>
+    NF_INLINE void runs(std::int64_t first, int points, Body body) const {
+        int row = static_cast<int>(first / columns), column = static_cast<int>(first % columns);
+        for (int p = 0; p < points;) {
+            const int left = points - p, count = columns - column < left ? columns - column : left;
+            body(row, column, p, count);
+            p += count;
+            column = 0;
+            ++row;
+        }
+    }
+
+    void forward(std::int64_t first, int points, float* hidden, float* slope) const {
+        runs(first, points, [&](int row, int column, int offset, int count) {
+            const std::ptrdiff_t row_at = static_cast<std::ptrdiff_t>(row) * ld;
+            for (int j = 0; j < ld; j += kLanes) {
+                const vec sa = load(row_sine.get() + row_at + j), ca = load(row_cosine.get() + row_at + j);
+                const float* const sines = column_sine.get() + static_cast<std::ptrdiff_t>(column) * ld + j;
+                const float* const cosines = column_cosine.get() + static_cast<std::ptrdiff_t>(column) * ld + j;
+                float* const h = hidden + static_cast<std::ptrdiff_t>(offset) * ld + j;
+                float* const s = slope + static_cast<std::ptrdiff_t>(offset) * ld + j;
+#pragma GCC unroll 4
+                for (int p = 0; p < count; ++p) {
+                    const vec sg = load(sines + p * ld), cg = load(cosines + p * ld);
+                    store(h + p * ld, sa * cg + ca * sg);
+                    store(s + p * ld, ca * cg - sa * sg);
+                }
+            }
+        });
+    }
+
+    // gb += sums of dz, gw (2, ld) += x^T dz.
+    void backward(std::int64_t first, int points, const float* coords, const float* dz, float* gw, float* gb) const {
+        runs(first, points, [&](int row, int column, int offset, int count) {
+            const float row_x = coords[static_cast<std::ptrdiff_t>(row) * columns * 2];
+            const float* const x = coords + column * 2 + 1;
+            for (int j = 0; j < ld; j += kLanes) {
+                const float* const d = dz + static_cast<std::ptrdiff_t>(offset) * ld + j;
+                vec sums[2] = {}, moments[2] = {};
+                int p = 0;
+                for (; p + 2 <= count; p += 2)
+#pragma GCC unroll 2
+                    for (int u = 0; u < 2; ++u) {
+                        const vec value = load(d + (p + u) * ld);
+                        sums[u] += value;
+                        moments[u] += x[(p + u) * 2] * value;
+                    }
+                if (p < count) {
+                    const vec value = load(d + p * ld);
+                    sums[0] += value;
+                    moments[0] += x[p * 2] * value;
+                }
+                const vec total = sums[0] + sums[1];
+                store(gb + j, load(gb + j) + total);
+                store(gw + j, load(gw + j) + row_x * total);
+                store(gw + ld + j, load(gw + ld + j) + (moments[0] + moments[1]));
+            }
+        });
+    }
+};
+
+}  // namespace NF_ISA
+}  // namespace nf
