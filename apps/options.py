@@ -22,8 +22,6 @@ class OutputOptions:
 
 
 Shown: TypeAlias = Annotated[OutputOptions, OmitArgPrefixes]
-
-
 SHOWN = OutputOptions()
 
 

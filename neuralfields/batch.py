@@ -1,7 +1,7 @@
 """FieldBatch: N fields of one spec, their parameters stacked."""
 
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +49,10 @@ class FieldBatch:
             index = range(len(self))[int(index)]  # raises IndexError out of range, takes negative numbers
             index = slice(index, index + 1)
         return FieldBatch(self.spec, {name: value[index] for name, value in self.parameters.items()})
+
+    def __iter__(self) -> Iterator["FieldBatch"]:
+        """Iterate over the fields, each a batch of one."""
+        return (self[index] for index in range(len(self)))
 
     def to(self, *args, **kwargs) -> "FieldBatch":
         """Move or cast all parameters, as Tensor.to."""

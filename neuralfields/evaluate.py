@@ -59,6 +59,8 @@ def evaluate(fields: FieldBatch, coords: Tensor, memory_mb: int = 256) -> Tensor
         )
     if coords.ndim == 3 and coords.shape[0] != len(fields):
         raise ValueError(f"coords has shape {tuple(coords.shape)}: expected {len(fields)} sets, one per field")
+    if coords.dtype != fields.weights[0].dtype:
+        raise ValueError(f"coords is {coords.dtype}: expected {fields.weights[0].dtype}, as the fields are")
     num_points = coords.shape[-2]
     budget = memory_mb * 2**20 / (2 * max(spec.dims) * coords.element_size())
     points = max(1, min(num_points, int(budget)))

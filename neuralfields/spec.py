@@ -48,10 +48,10 @@ class FieldSpec:
         if not self.hidden or any(int(width) != width or width < 1 for width in self.hidden):
             raise ValueError(f"hidden={self.hidden}: expected at least one width, all positive integers")
         object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
-        object.__setattr__(self, "scale", _per_channel("scale", self.scale, self.out_dim, 1.0))
-        object.__setattr__(self, "offset", _per_channel("offset", self.offset, self.out_dim, 0.0))
         _check_positive("in_dim", self.in_dim)
         _check_positive("out_dim", self.out_dim)
+        object.__setattr__(self, "scale", _per_channel("scale", self.scale, self.out_dim, 1.0))
+        object.__setattr__(self, "offset", _per_channel("offset", self.offset, self.out_dim, 0.0))
         for name, allowed in (("activation", Activation), ("grid", Grid), ("axes", Axes)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(get_args(allowed))}")
@@ -96,16 +96,19 @@ class FieldSpec:
 
     @classmethod
     def from_json(cls, data: dict) -> "FieldSpec":
-        """Read `to_json` output. Raises ValueError for unknown or missing keys."""
+        """Read `to_json` output. Raises ValueError for unknown or missing keys and for values of another type."""
         known = {f.name for f in fields(cls) if f.init}
         unknown, missing = sorted(set(data) - known), sorted({"in_dim", "out_dim", "hidden"} - set(data))
         if unknown or missing:
             raise ValueError(f"spec: unknown keys {unknown}, missing keys {missing}; expected {sorted(known)}")
         encoding = data.get("encoding")
         values = {**data, "encoding": None if encoding is None else encoding_from_json(encoding)}
-        for name in ("hidden", "scale", "offset"):
-            values[name] = tuple(values.get(name, ()))
-        return cls(**values)
+        try:
+            for name in ("hidden", "scale", "offset"):
+                values[name] = tuple(values.get(name, ()))
+            return cls(**values)
+        except TypeError as error:  # a number where a list should be, a string where a number should be
+            raise ValueError(f"spec: {error}; expected values of the types that to_json writes") from None
 
     def describe(self) -> str:
         """One short phrase for people: 'sine 2-32-32-1, 1,185 parameters'."""

@@ -25,9 +25,10 @@ class Metrics:
         self._columns = {name: table[name] for name in numeric}
 
     def __getattr__(self, name: str) -> np.ndarray:
-        if name.startswith("_") or name not in self._columns:
-            raise AttributeError(f"metrics has no {name!r}: expected one of {', '.join(self.__dict__['_columns'])}")
-        return self._columns[name].to_numpy()
+        columns = self.__dict__.get("_columns", {})  # empty while a copy is being made
+        if name not in columns:
+            raise AttributeError(f"metrics has no {name!r}: expected one of {', '.join(columns)}")
+        return columns[name].to_numpy()
 
 
 class FieldStore:
@@ -35,7 +36,8 @@ class FieldStore:
 
     len(store) counts the fields written so far; `complete` says whether all `num_planned` are. store[i], store[a:b],
     store[[3, 1]] give a FieldBatch and read only those rows. Raises ValueError, one line, for what is no store, was
-    written by a newer version, or is damaged; a shard's checksum is compared when it is first read, unless verify=False.
+    written by a newer version, or is damaged; a shard's checksum is compared when it is first read (not when
+    verify=False).
     """
 
     def __init__(self, path: str | Path, verify: bool = True) -> None:

@@ -93,8 +93,8 @@ def run(options: BenchFit) -> list[dict]:
 
 def make_rows(result: dict, threads: int, rounds: int) -> list[Row]:
     """Turn a worker's result into rows, native first."""
+    sgemm_s = result["sides"]["sgemm"]["seconds"]
     sgemm_flop = 2 * 2048**3
-    sgemm = sgemm_flop / table.quantile(result["sides"]["sgemm"]["seconds"], 0.5) / 1e9
     flop = table.flop_per_point(table.parse_dims(result["spec"])) * result["points"]
     native = result["sides"].get("native", {}).get("seconds")
     found = []
@@ -104,6 +104,7 @@ def make_rows(result: dict, threads: int, rounds: int) -> list[Row]:
         each = [seconds / result["fields"] * 1e6 for seconds in side["seconds"]]
         median = table.quantile(each, 0.5)
         ratios = [a / b for a, b in zip(side["seconds"], native, strict=True)] if native else None
+        shares = [flop * result["fields"] / a * b / sgemm_flop for a, b in zip(side["seconds"], sgemm_s, strict=True)]
         found.append(
             Row(
                 spec=result["spec"],
@@ -115,8 +116,8 @@ def make_rows(result: dict, threads: int, rounds: int) -> list[Row]:
                 p80=round(table.quantile(each, 0.8), 3),
                 ratio=round(table.quantile(ratios, 0.5), 3) if ratios else None,
                 gflops=round(flop / median / 1e3, 3),
-                sgemm_gflops=round(sgemm, 2),
-                share=round(flop / median / 1e3 / sgemm, 4),
+                sgemm_gflops=round(sgemm_flop / table.quantile(sgemm_s, 0.5) / 1e9, 2),
+                share=round(table.quantile(shares, 0.5), 4),
                 cores=round(side["cores"], 3),
                 fields=result["fields"],
                 rounds=rounds,

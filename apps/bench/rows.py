@@ -19,7 +19,8 @@ class Row:
     us_per_field_step: median over rounds, microseconds of wall time per field and optimizer step, p20 and p80 its
     quantiles; ratio: median over rounds of this side's time / the native side's (None without the native side);
     gflops: matrix work per second; sgemm_gflops: a 2048 x 2048 float32 matrix product in the same rounds; share:
-    gflops / sgemm_gflops; cores: CPU seconds / wall seconds while it was timed, at most `threads` when the limit holds.
+    median over rounds of gflops / sgemm_gflops; cores: CPU seconds / wall seconds while it was timed, at most
+    `threads` when the limit holds, clearly less when other work took the cores.
     """
 
     spec: str

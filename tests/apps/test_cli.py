@@ -121,23 +121,23 @@ def test_reader_that_goes_away_is_no_error() -> None:
 
 
 def test_interrupted_fit_says_how_to_go_on_and_does(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (64, 8, 8)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 8, 8)).astype(np.uint8)
     np.savez(tmp_path / "x.npz", x=pixels)
     out = tmp_path / "store"
     words = ["fit", "images", tmp_path / "x.npz", "--out", out, "--shard", 1, "--backend", "torch", "--threads", 1]
-    process = start(*words, "--steps", 300, start_new_session=True)
+    process = start(*words, "--steps", 100, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not list(out.glob("shard-*.safetensors")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(out.glob("index-*.parquet")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == cli.INTERRUPTED, error
     assert f"partial work is kept in {out}; run the same command again to go on" in error.splitlines()[-1]
     assert "Traceback" not in error
-    again = start(*words, "--steps", 300, "--json")
+    again = start(*words, "--steps", 100, "--json")
     printed, error = again.communicate()
     assert again.returncode == 0, error
     figures = json.loads(printed.splitlines()[-1])
-    assert figures["fields"] == 64
-    assert 0 < figures["found"] < 64
-    assert figures["fitted"] == 64 - figures["found"]
+    assert figures["fields"] == 24
+    assert 0 < figures["found"] < 24
+    assert figures["fitted"] == 24 - figures["found"]

@@ -21,7 +21,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {"steps": 20, "backend": "torch"}
     monkeypatch.setattr(fitting.images, "load", lambda source: load(source, limit=100))
     monkeypatch.setattr(recipes, "get", lambda name: replace(get(name), config=replace(get(name).config, **quick)))
-    monkeypatch.setattr(train, "ClassifyConfig", lambda seed: config(seed=seed, epochs=2))
+    monkeypatch.setattr(train, "ClassifyConfig", lambda seed, epochs: config(seed=seed, epochs=2))
 
 
 @pytest.mark.usefixtures("small")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from fitting import recipes
 from neuralfields.store import open_store
 
 
@@ -40,7 +42,7 @@ def test_options_override_the_recipe(nf, images_file: Path, tmp_path: Path) -> N
     assert nf("fit", "images", images_file, "--out", out, *words, "--quiet").code == 0
     store = open_store(out)
     assert (store.meta["config"]["steps"], store.meta["config"]["seed"], store.meta["recipe"]) == (3, 5, "siren-mnist")
-    assert store.meta["config"]["lr"] == 2e-3
+    assert store.meta["config"]["lr"] == recipes.get("siren-mnist").config.lr
     assert (store.spec.hidden, store.spec.w0_first, store.spec.w0_hidden) == ((32, 32), 12.0, 12.0)
 
 

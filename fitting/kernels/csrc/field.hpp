@@ -53,8 +53,8 @@ struct Workspace {
     const Problem& problem;
     const Layout& layout;
     int chunk;
-    std::vector<Buffer> hidden, slope;
-    Buffer dz[2], y, dy, x, target, channels;
+    std::vector<Buffer> hidden, slope;  // slope: dh/dz of a layer, which the backward pass turns into dL/dz in place
+    Buffer y, dy, x, target, channels;
     std::optional<GridTable> grid;
 
     Workspace(const Problem& p, const Layout& l) : problem(p), layout(l) {
@@ -66,7 +66,6 @@ struct Workspace {
             slope.push_back(make_buffer(static_cast<std::ptrdiff_t>(rows) * layer.ld));
         }
         const int outs = p.dims.back();
-        for (Buffer& buffer : dz) buffer = make_buffer(static_cast<std::ptrdiff_t>(rows) * layout.width);
         y = make_buffer(rows * outs);
         dy = make_buffer(rows * outs);
         x = make_buffer(rows * p.dims[0]);
@@ -141,7 +140,7 @@ struct Workspace {
         const std::size_t top = hidden.size() - 1;
         const auto out = [&]<int O>() {
             output_backward<O>(points, last.columns, dy.get(), weights.scaled.get() + last.weight, last.ld,
-                               hidden[top].get(), slope[top].get(), dz[top % 2].get(), layout.layers[top].ld,
+                               hidden[top].get(), slope[top].get(), layout.layers[top].ld,
                                grad + last.weight, top > 0 ? grad + layout.layers[top].bias : nullptr);
         };
         switch (last.out) {
@@ -153,12 +152,12 @@ struct Workspace {
         for (std::size_t l = top; l > 0; --l) {
             const Layer& layer = layout.layers[l];
             const Layer& below = layout.layers[l - 1];
-            const float* d = dz[l % 2].get();
+            const float* d = slope[l].get();
             if (l < top) input_backward<0>(points, layer.columns, nullptr, d, layer.ld, nullptr, grad + layer.bias);
             multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, hidden[l - 1].get(), below.ld, d, layer.ld,
                                         grad + layer.weight, layer.ld);
             multiply<Order::rows, Start::zero, true>(points, below.columns, layer.out, d, layer.ld, weights.transposed[l].get(),
-                                        below.ld, dz[(l - 1) % 2].get(), below.ld, nullptr, slope[l - 1].get());
+                                        below.ld, slope[l - 1].get(), below.ld);
         }
         first_backward(at, points, px, grad);
     }
@@ -167,7 +166,7 @@ struct Workspace {
         const Layer& layer = layout.layers[0];
         float* gw = grad + layer.weight;
         float* gb = grad + layer.bias;
-        const float* d = dz[0].get();
+        const float* d = slope[0].get();
         if (grid) return grid->backward(at, points, problem.coords, d, gw, gb);
         switch (layer.in) {
             case 1: return input_backward<1>(points, layer.columns, px, d, layer.ld, gw, gb);

@@ -49,7 +49,7 @@ struct Rows {
 // Not inlined: in a loop over tiles the compiler would keep every row's address on the stack.
 template <int R, int C, Order order, Start start, bool times>
 __attribute__((noinline)) void tile(const float* a, std::ptrdiff_t lda, const float* b, std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc,
-                    int depth, const float* bias, const float* factor) {
+                    int depth, const float* bias) {
     vec acc[R][C];
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i)
@@ -79,13 +79,13 @@ __attribute__((noinline)) void tile(const float* a, std::ptrdiff_t lda, const fl
 #pragma GCC unroll 4
         for (int j = 0; j < C; ++j) {
             vec value = acc[i][j];
-            if constexpr (times) value *= load(factor + i * ldc + j * kLanes);
+            if constexpr (times) value *= load(c + i * ldc + j * kLanes);
             store(c + i * ldc + j * kLanes, value);
         }
 }
 
 using Tile = void (*)(const float*, std::ptrdiff_t, const float*, std::ptrdiff_t, float*, std::ptrdiff_t, int,
-                      const float*, const float*);
+                      const float*);
 
 template <int C, Order order, Start start, bool times, int... R>
 constexpr std::array<Tile, sizeof...(R)> tiles_of(std::integer_sequence<int, R...>) {
@@ -95,25 +95,25 @@ constexpr std::array<Tile, sizeof...(R)> tiles_of(std::integer_sequence<int, R..
 // Rows in tiles of nearly equal height: no thin last tile that would wait for its own additions.
 template <int C, Order order, Start start, bool times>
 inline void column(int m, const float* a, std::ptrdiff_t lda, const float* b, std::ptrdiff_t ldb, float* c,
-                   std::ptrdiff_t ldc, int depth, const float* bias, const float* factor) {
+                   std::ptrdiff_t ldc, int depth, const float* bias) {
     static constexpr auto by_height = tiles_of<C, order, start, times>(std::make_integer_sequence<int, kRows>());
     const std::ptrdiff_t row = order == Order::rows ? lda : 1;
     for (int first = 0, left = (m + kRows - 1) / kRows; left > 0; --left) {
         const int height = (m - first + left - 1) / left;
-        by_height[height - 1](a + first * row, lda, b, ldb, c + first * ldc, ldc, depth, bias, factor + first * ldc);
+        by_height[height - 1](a + first * row, lda, b, ldb, c + first * ldc, ldc, depth, bias);
         first += height;
     }
 }
 
-// times: C = (A B) * factor elementwise, factor laid out as C.
+// times: C = (A B) * C elementwise.
 template <Order order, Start start, bool times = false>
 inline void multiply(int m, int n, int depth, const float* a, std::ptrdiff_t lda, const float* b, std::ptrdiff_t ldb,
-                     float* c, std::ptrdiff_t ldc, const float* bias = nullptr, const float* factor = nullptr) {
+                     float* c, std::ptrdiff_t ldc, const float* bias = nullptr) {
     int j = 0;
     for (; j + kCols * kLanes <= n; j += kCols * kLanes)
-        column<kCols, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, bias + j, factor + j);
+        column<kCols, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, bias + j);
     for (; j < n; j += kLanes)
-        column<1, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, bias + j, factor + j);
+        column<1, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, bias + j);
 }
 
 }  // namespace NF_ISA

@@ -50,21 +50,36 @@ struct GridTable {
 
     void forward(std::int64_t first, int points, float* hidden, float* slope) const {
         runs(first, points, [&](int row, int column, int offset, int count) {
-            const std::ptrdiff_t row_at = static_cast<std::ptrdiff_t>(row) * ld;
-            for (int j = 0; j < ld; j += kLanes) {
-                const vec sa = load(row_sine.get() + row_at + j), ca = load(row_cosine.get() + row_at + j);
-                const float* const sines = column_sine.get() + static_cast<std::ptrdiff_t>(column) * ld + j;
-                const float* const cosines = column_cosine.get() + static_cast<std::ptrdiff_t>(column) * ld + j;
-                float* const h = hidden + static_cast<std::ptrdiff_t>(offset) * ld + j;
-                float* const s = slope + static_cast<std::ptrdiff_t>(offset) * ld + j;
-#pragma GCC unroll 4
-                for (int p = 0; p < count; ++p) {
-                    const vec sg = load(sines + p * ld), cg = load(cosines + p * ld);
-                    store(h + p * ld, sa * cg + ca * sg);
-                    store(s + p * ld, ca * cg - sa * sg);
-                }
-            }
+            const std::ptrdiff_t from = static_cast<std::ptrdiff_t>(row) * ld, at = static_cast<std::ptrdiff_t>(column) * ld;
+            const std::ptrdiff_t to = static_cast<std::ptrdiff_t>(offset) * ld;
+            int j = 0;
+            for (; j + 2 * kLanes <= ld; j += 2 * kLanes) rotate<2>(from + j, at + j, count, hidden + to + j, slope + to + j);
+            if (j < ld) rotate<1>(from + j, at + j, count, hidden + to + j, slope + to + j);
         });
+    }
+
+    // Sines of sums of angles for C vectors of units: one row, `count` columns.
+    template <int C>
+    NF_INLINE void rotate(std::ptrdiff_t row, std::ptrdiff_t column, int count, float* hidden, float* slope) const {
+        vec sa[C], ca[C];
+#pragma GCC unroll 2
+        for (int j = 0; j < C; ++j) {
+            sa[j] = load(row_sine.get() + row + j * kLanes);
+            ca[j] = load(row_cosine.get() + row + j * kLanes);
+        }
+        const float *sines = column_sine.get() + column, *cosines = column_cosine.get() + column;
+        for (int p = 0; p < count; ++p) {
+#pragma GCC unroll 2
+            for (int j = 0; j < C; ++j) {
+                const vec sg = load(sines + j * kLanes), cg = load(cosines + j * kLanes);
+                store(hidden + j * kLanes, sa[j] * cg + ca[j] * sg);
+                store(slope + j * kLanes, ca[j] * cg - sa[j] * sg);
+            }
+            sines += ld;
+            cosines += ld;
+            hidden += ld;
+            slope += ld;
+        }
     }
 
     // gb += sums of dz, gw (2, ld) += x^T dz.

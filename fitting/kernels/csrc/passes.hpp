@@ -54,10 +54,10 @@ inline void output(int points, int outs, int columns, const float* h, int ldh, c
         }
 }
 
-// dz (P, columns) = (dy w) * slope, gw (O, columns) += dy^T h and, where wanted, gb += column sums of dz in one pass.
+// dz (P, columns), the slope before, = (dy w) * slope, gw (O, columns) += dy^T h and, where wanted, gb += column sums of dz in one pass.
 template <int O>
 inline void output_backward(int points, int columns, const float* dy, const float* w, int ldw, const float* h,
-                            const float* slope, float* dz, int ld, float* gw, float* gb) {
+                            float* dz, int ld, float* gw, float* gb) {
     constexpr int kUnroll = O == 1 ? 4 : 2;  // independent sums, so that the additions need not wait for each other
     for (int j = 0; j < columns; j += kLanes) {
         vec grad[O][kUnroll] = {}, bias[kUnroll] = {}, weight[O];
@@ -72,7 +72,7 @@ inline void output_backward(int points, int columns, const float* dy, const floa
                 back += d * weight[o];
                 sums[o * kUnroll] += d * row;
             }
-            back *= load(slope + at);
+            back *= load(dz + at);
             total += back;
             store(dz + at, back);
         };
