@@ -29,6 +29,8 @@ class FitOptions:
     """Peak learning rate."""
     schedule: Annotated[str | None, arg(metavar="{constant,cosine}", help_behavior_hint=RECIPE)] = None
     """Learning rate over the steps."""
+    warmup: Annotated[int | None, arg(metavar="INT", help_behavior_hint=RECIPE)] = None
+    """Steps over which the learning rate rises, at most --steps."""
     weight_decay: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=RECIPE)] = None
     """Weight decay of the optimizer."""
     batch: Annotated[int | None, arg(metavar="INT", help_behavior_hint=RECIPE)] = None
@@ -92,7 +94,7 @@ def fit_images(options: FitImages, output: Output) -> None:
     output.say(f"fitting {len(signals):,} images of {size}x{signals.channels}: {spec.describe()}")
     store, seconds, found = fit_store(signals, spec, config, options.out, options.recipe, options.output.quiet)
     report(store, seconds, found, output)
-    render = ["nf", "render", options.out, "--out", Path(options.out) / "grid.png", "--beside", options.source]
+    render = ["nf", "render", options.out, "--out", f"{options.out.rstrip('/')}.png", "--beside", options.source]
     render += ["--split", options.images.split] if options.images.split else []
     after = [render]
     if len({int(label) for label in store.labels} - {-1}) > 1:
@@ -136,7 +138,7 @@ def report(store: "FieldStore", seconds: float, found: int, output: Output) -> N
     """Say what was fitted, how fast, how well, and where it lies."""
     fitted = len(store) - found
     figures = psnr_figures(store.column("psnr"))
-    speed = f"{fitted / seconds:,.0f} fields/s" if seconds >= 1 else ""
+    speed = f"{fitted / seconds:,.0f} fields/s" if fitted > seconds >= 1 else ""
     took = ", ".join(text for text in (duration(seconds), speed) if text)
     resumed = f"{found:,} of {len(store):,} were there already" if found else None
     backend = store.meta["config"]["backend"]

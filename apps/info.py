@@ -49,8 +49,8 @@ def _installation(output: Output) -> None:
     import torch
 
     found, names = versions(), backends()
-    output.facts([*found.items(), ("processor", processor()), ("cores", cores())])
-    output.facts([("torch threads", torch.get_num_threads()), *((f"backend {n}", text) for n, text in names.items())])
+    machine = [("processor", processor()), ("cores", cores()), ("torch threads", torch.get_num_threads())]
+    output.facts([*found.items(), *machine, *((f"backend {name}", text) for name, text in names.items())])
     output.record(versions=found, processor=processor(), cores=cores(), backends=names)
     output.record(torch_threads=torch.get_num_threads())
     output.next(["nf", "demo"])

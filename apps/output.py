@@ -2,11 +2,15 @@
 
 import json
 import math
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 
 import numpy as np
+
+FACT_WIDTH = 10  # so that the facts of one command line up although they are printed one after another
+NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?%?|nan|inf")
 
 
 class Output:
@@ -25,15 +29,15 @@ class Output:
     def facts(self, rows: Sequence[tuple[str, object]]) -> None:
         """Print names and values in two aligned columns; rows whose value is None are left out."""
         kept = [(name, value) for name, value in rows if value is not None]
-        width = max((len(name) for name, _ in kept), default=0)
+        width = max([FACT_WIDTH, *(len(name) for name, _ in kept)])
         for name, value in kept:
             self.say(f"  {name:<{width}}  {value}")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table: the first column left-aligned, the others right-aligned unless they hold text."""
+        """Print a table: columns of numbers right-aligned, others, and the first one, left-aligned."""
         cells = [[str(cell) for cell in row] for row in rows]
         widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
-        text = [i == 0 or any(isinstance(row[i], str) for row in rows) for i in range(len(header))]
+        text = [i == 0 or not all(NUMBER.fullmatch(row[i]) for row in cells) for i in range(len(header))]
         for row in [list(header), *cells]:
             columns = [
                 f"{cell:<{w}}" if left else f"{cell:>{w}}" for cell, w, left in zip(row, widths, text, strict=True)
@@ -81,10 +85,12 @@ def psnr_figures(psnr: np.ndarray) -> dict[str, float]:
 
 
 def psnr_line(figures: dict[str, float]) -> str | None:
-    """The same as text: '41.2 dB mean, 41.0 median, 37.5 at the 5th percentile'."""
+    """The same as text: '41.20 dB mean, 41.00 median, 37.51 at the 5th percentile'; '41.20 dB' where all are equal."""
     if not figures:
         return None
     mean, median, p5 = (figures[f"psnr_{name}"] for name in ("mean", "median", "p5"))
+    if mean == median == p5:
+        return f"{mean:.2f} dB"
     return f"{mean:.2f} dB mean, {median:.2f} median, {p5:.2f} at the 5th percentile"
 
 

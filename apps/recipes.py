@@ -72,10 +72,10 @@ def show(options: Show, output: Output) -> None:
 
     recipe = recipes.get(options.name)
     spec = _example_spec(options.name)
-    output.facts([("recipe", recipe.name), ("source", recipe.source), ("note", recipe.note or None)])
-    output.facts([("field", spec.describe()), ("pixels", f"{spec.grid}, {spec.axes}"), ("w0", spec.w0_first)])
-    output.facts([("scale", _numbers(spec.scale)), ("offset", _numbers(spec.offset))])
-    output.facts([(name, value) for name, value in recipe.config.to_json().items() if value is not None])
+    about = [("recipe", recipe.name), ("source", recipe.source), ("note", recipe.note or None)]
+    about += [("field", spec.describe()), ("pixels", f"{spec.grid}, {spec.axes}"), ("w0", f"{spec.w0_first:g}")]
+    about += [("scale", _numbers(spec.scale)), ("offset", _numbers(spec.offset))]
+    output.facts([*about, *recipe.config.to_json().items()])
     if recipe.published:
         output.say(f"  published standard deviation of every tensor (a refit must be within {recipe.tolerance:.0%}):")
         output.table(("tensor", "std"), list(recipe.published.items()))
@@ -103,8 +103,8 @@ def check(options: Check, output: Output) -> int:
     output.table(("tensor", "published", "measured", "ratio"), rows)
     tolerance = recipes.get(options.name).tolerance
     verdict = "reproduced" if found.ok else "NOT reproduced"
-    note = f" ({found.note})" if found.note else ""
-    output.say(f"{verdict}: every ratio within {tolerance:.0%} is asked for{note}")
+    output.say(f"{verdict}: every ratio within {tolerance:.0%} is asked for")
+    output.facts([("note", found.note or None)])
     output.record(rows=found.rows, ok=found.ok, note=found.note, fields=found.fields, psnr_mean=found.psnr_mean)
     return 0 if found.ok else NOT_REPRODUCED
 

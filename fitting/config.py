@@ -59,7 +59,8 @@ class FitConfig:
         for name in ("beta1", "beta2"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "a number in [0, 1)")
         for name, kind in (("schedule", Schedule), ("optimizer", Optimizer), ("loss", Loss), ("dtype", DType)):
-            _check(name, getattr(self, name), getattr(self, name) in get_args(kind), f"one of {', '.join(get_args(kind))}")
+            accepted = get_args(kind)
+            _check(name, getattr(self, name), getattr(self, name) in accepted, f"one of {', '.join(accepted)}")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "a whole number in [0, 2^32)")
         _check("warmup", self.warmup, self.warmup <= self.steps, f"at most steps={self.steps}")
 

@@ -83,7 +83,8 @@ def fit(
             started = time.perf_counter()
             part = signals.select(positions)
             result = _fit_part(part, spec, config, chosen, watch)
-            writer.write(shard, result.fields.to(torch.float32), _rows(part, result, config), torch.from_numpy(result.curves))
+            fields, curves = result.fields.to(torch.float32), torch.from_numpy(result.curves)
+            writer.write(shard, fields, _rows(part, result, config), curves)
             _log(Path(out), shard, result, time.perf_counter() - started)
             watch.base += len(part)
         if not writer.complete:

@@ -26,7 +26,7 @@ def summary(psnr_db: np.ndarray) -> dict[str, float]:
     """Mean, median and 5th percentile of PSNR over the finite entries, and how many were not finite."""
     finite = psnr_db[np.isfinite(psnr_db)]
     if not finite.size:
-        return {"psnr_mean": float("nan"), "psnr_median": float("nan"), "psnr_p5": float("nan"), "diverged": len(psnr_db)}
+        return {**dict.fromkeys(("psnr_mean", "psnr_median", "psnr_p5"), float("nan")), "diverged": len(psnr_db)}
     return {
         "psnr_mean": float(finite.mean(dtype=np.float64)),
         "psnr_median": float(np.median(finite)),

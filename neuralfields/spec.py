@@ -109,6 +109,8 @@ class FieldSpec:
             return cls(**values)
         except TypeError as error:  # a number where a list should be, a string where a number should be
             raise ValueError(f"spec: {error}; expected values of the types that to_json writes") from None
+        except ValueError as error:
+            raise ValueError(f"spec: {error}") from None
 
     def describe(self) -> str:
         """One short phrase for people: 'sine 2-32-32-1, 1,185 parameters'."""

@@ -200,7 +200,7 @@ def _spec(path: Path, data: dict) -> FieldSpec:
     try:
         return FieldSpec.from_json(data)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise ValueError(f"{path} is damaged: its spec is not one: {error}") from None
 
 
 def _positions(index: int | slice | Sequence[int] | np.ndarray | Tensor, count: int) -> np.ndarray:

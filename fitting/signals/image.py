@@ -117,7 +117,7 @@ class ImageSignals:
             "source": self.source,
             "split": self.split,
             "classes": None if self.classes is None else list(self.classes),
-            "sha256": hashlib.sha256(np.ascontiguousarray(self.pixels)).hexdigest(),
+            "sha256": hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest(),
         }
 
 

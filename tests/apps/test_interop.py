@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from neuralfields.store import open_store
 
 

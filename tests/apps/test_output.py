@@ -11,15 +11,16 @@ from apps.output import Output, duration, file_size, plain, psnr_figures, psnr_l
 
 
 def test_facts_are_aligned_and_leave_out_none(capsys: pytest.CaptureFixture[str]) -> None:
-    Output().facts([("a", 1), ("longer", "two"), ("gone", None)])
-    assert capsys.readouterr().out == "  a       1\n  longer  two\n"
+    Output().facts([("a", 1), ("a longer name", "two"), ("gone", None)])
+    Output().facts([("b", 3)])
+    assert capsys.readouterr().out == "  a              1\n  a longer name  two\n  b           3\n"
 
 
 def test_numbers_of_a_table_line_up_at_the_right(capsys: pytest.CaptureFixture[str]) -> None:
-    Output().table(("name", "n"), [("x", 5), ("yy", 1000)])
+    Output().table(("name", "n", "share"), [("x", 5, "0.5"), ("yy", 1000, "12.25")])
     lines = capsys.readouterr().out.splitlines()
     assert [len(line) for line in lines] == [len(lines[0])] * 3
-    assert lines[1].endswith("    5")
+    assert lines[1].endswith("    5    0.5")
 
 
 def test_next_commands_survive_the_shell(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from neuralfields.store import open_store
 
 from neuralfields.render import image
+from neuralfields.store import open_store
 
 
 def test_single_field_is_the_bare_picture(nf, store: Path, tmp_path: Path) -> None:

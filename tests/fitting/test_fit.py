@@ -133,13 +133,14 @@ def test_a_killed_fit_ends_byte_for_byte_as_one_that_was_not(tmp_path, backend):
 
 def test_starting_from_a_stored_field(digits, tmp_path):
     store = fit(digits.select(slice(0, 2)), SPEC, steps=200, lr=5e-3, backend="torch", out=tmp_path / "first")
-    result = fit_batch(digits.select(slice(1, 2)), SPEC, steps=1, lr=1e-9, init=f"{tmp_path / 'first'}#1", backend="torch")
+    start = f"{tmp_path / 'first'}#1"
+    result = fit_batch(digits.select(slice(1, 2)), SPEC, steps=1, lr=1e-9, init=start, backend="torch")
     torch.testing.assert_close(result.fields.flat(), store[1].flat(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_backend_that_cannot_run_the_work_is_refused(digits):
     spec = nf.FieldSpec(in_dim=2, out_dim=1, hidden=(16,), activation="tanh")
-    with pytest.raises(ValueError, match="backend='native' cannot run this: .*tanh"):
+    with pytest.raises(ValueError, match=r"backend='native' cannot run this: .*tanh"):
         fit_batch(digits, spec, FitConfig(steps=1, backend="native"))
     assert fit_batch(digits, spec, FitConfig(steps=1)).backend == "torch"
     with pytest.raises(ValueError, match="backend='cuda': expected one of"):
@@ -154,7 +155,13 @@ def test_channels_must_fit(digits):
 @pytest.mark.parametrize("activation", ["sine", "relu", "tanh", "gauss", "gabor", "finer"])
 def test_every_activation_learns_on_the_reference(digits, activation):
     spec = nf.FieldSpec(
-        in_dim=2, out_dim=1, hidden=(32, 32), activation=activation, w0_first=5.0, w0_hidden=5.0, width=2.0,
+        in_dim=2,
+        out_dim=1,
+        hidden=(32, 32),
+        activation=activation,
+        w0_first=5.0,
+        w0_hidden=5.0,
+        width=2.0,
         encoding=nf.Positional(3),
     )
     result = fit_batch(digits.select(slice(0, 3)), spec, FitConfig(steps=150, lr=5e-3, backend="torch"))

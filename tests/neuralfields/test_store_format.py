@@ -78,7 +78,8 @@ def test_the_page_names_every_key_and_column(make, tmp_path):
     assert set(head) <= documented
     assert set(head["spec"]) <= documented
     for name, kind in COLUMNS.items():
-        assert f"| `{name}` | {kind} |" in PAGE
+        page_name = {pa.float32(): "float32"}.get(kind, str(kind))
+        assert f"| `{name}` | {page_name} |" in PAGE
 
 
 def change(path: Path, **keys: object) -> None:
@@ -100,9 +101,7 @@ def test_what_is_no_store_and_what_is_too_new(make, tmp_path):
         nf.open(tmp_path / "s")
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"format": "neuralfields-store"}']
-)
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"version": 1}'])
 def test_a_store_json_that_is_none_is_refused_in_one_line(make, tmp_path, text):
     make(tmp_path)
     (tmp_path / "store.json").write_bytes(text)
@@ -114,8 +113,9 @@ def test_a_store_json_that_is_none_is_refused_in_one_line(make, tmp_path, text):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("version", "1"), ("version", 0), ("spec", ...), ("spec", []), ("spec", {}), ("spec", {"in_dim": 2}), ("meta", 3),
+        ("version", "1"), ("version", 0), ("spec", ...), ("spec", []), ("spec", {}), ("spec", {"in_dim": 2}),
         ("spec", {"in_dim": "2", "out_dim": 1, "hidden": [3]}), ("spec", {"in_dim": 2, "out_dim": 1, "hidden": 3}),
+        ("spec", {"in_dim": 2, "out_dim": 1, "hidden": [3], "encoding": 4}), ("meta", 3),
         ("num_fields", 0), ("num_fields", "10"), ("num_fields", True), ("shard_size", -4), ("shard_size", 4.0),
         ("complete", "yes"), ("complete", ...), ("checksums", []), ("statistics", None),
     ],
@@ -145,7 +145,7 @@ def test_a_checksum_that_is_missing_is_not_taken_for_a_match(make, tmp_path):
         nf.open(tmp_path)
 
 
-def header(**entries: dict) -> bytes:
+def header(**entries: object) -> bytes:
     text = json.dumps(entries).encode()
     return len(text).to_bytes(8, "little") + text
 

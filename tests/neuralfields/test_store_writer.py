@@ -38,7 +38,7 @@ def fill(path, shards=3):
             writer.finish({"psnr_mean": np.float32(30.5), "worst": float("nan")})
 """
 
-# Kills itself at the given touch of the folder: before a file is opened, flushed, renamed or removed.
+# Kills itself at the given change to the folder: before a file is created, flushed, renamed or removed.
 KILLED = (
     FILL
     + """
@@ -54,10 +54,10 @@ def die_at(path, last):
     def fsync(handle):
         touch()
         flush(handle)
-        touch()
     os.fsync = fsync
     def watch(event, args):
-        if event in ("open", "os.rename", "os.remove", "os.mkdir") and str(args[0]).startswith(path):
+        changes = event in ("os.rename", "os.remove", "os.mkdir") or (event == "open" and set("aw") & set(args[1] or ""))
+        if changes and str(args[0]).startswith(path):
             touch()
     sys.addaudithook(watch)
 
@@ -102,6 +102,8 @@ def test_killed_at_any_point_and_resumed_it_has_the_bytes_of_a_whole_one(tmp_pat
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     with process:
+        assert process.stdout is not None
+        assert process.stdin is not None
         points = int(process.stdout.readline())
         torn = [tmp_path / f"killed-{number:03d}" for number in range(points)]
         seen = set()
@@ -210,17 +212,21 @@ def test_another_population_or_other_files_in_the_folder_are_refused(tmp_path, m
     assert [p.name for p in (tmp_path / "notes").iterdir()] == ["todo.tmp"]
 
 
-HOLD = (
-    FILL
-    + "import sys\nwith StoreWriter(sys.argv[1], nf.SIREN(2, 3, hidden=(5, 4)), {}, 10, 4):\n    print(flush=True); input()"
-)
+HOLD = """
+import sys
+import neuralfields as nf
+from neuralfields.store_writer import StoreWriter
+with StoreWriter(sys.argv[1], nf.SIREN(2, 3, hidden=(5, 4)), {}, 10, 4):
+    print(flush=True)
+    input()
+"""
 
 
 def test_two_processes_cannot_write_one_store(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with process:
+        assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
         with pytest.raises(ValueError, match=rf"being written by another process \(pid {process.pid}\)"):
             StoreWriter(tmp_path, SPEC, {}, 10, 4).__enter__()

@@ -26,7 +26,7 @@ struct Prepared {
         for (const Layer& layer : layout.layers)
             transposed.push_back(layer.last || &layer == &layout.layers[0]
                                      ? Buffer()
-                                     : make_buffer(static_cast<std::ptrdiff_t>(layer.out) * stride(layer.in)));
+                                     : make_buffer(static_cast<std::ptrdiff_t>(layer.columns) * stride(layer.in)));
     }
 
     void update(const Layout& layout, const float* params) {
@@ -37,13 +37,8 @@ struct Prepared {
         }
         for (std::size_t l = 1; l + 1 < layout.layers.size(); ++l) {
             const Layer& layer = layout.layers[l];
-            const float* from = params + layer.weight;
-            float* to = transposed[l].get();
-            const int ld = stride(layer.in);
-            for (int i0 = 0; i0 < layer.in; i0 += 16)
-                for (int o0 = 0; o0 < layer.out; o0 += 16)
-                    for (int o = o0; o < std::min(o0 + 16, layer.out); ++o)
-                        for (int i = i0; i < std::min(i0 + 16, layer.in); ++i) to[o * ld + i] = layer.w0 * from[i * layer.ld + o];
+            transpose(params + layer.weight, layer.in, layer.columns, layer.ld, layer.w0, transposed[l].get(),
+                      stride(layer.in));
         }
     }
 };
@@ -93,7 +88,9 @@ struct Workspace {
                 pt = target.get();
             }
             forward(at, points, px, weights);
-            loss_backward(problem.loss, points, outs, y.get(), pt, value_weight, inverse, dy.get(), channels.get(), sums);
+            const std::int64_t readable = problem.batch > 0 ? points * outs : (problem.num_points - at) * outs;
+            loss_backward(problem.loss, points, outs, y.get(), pt, readable, value_weight, inverse, dy.get(),
+                          channels.get(), sums);
             backward(at, points, px, weights, grad);
         }
         float* gb = grad + layout.layers.back().bias;

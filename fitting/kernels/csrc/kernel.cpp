@@ -60,15 +60,15 @@ struct State {
 // What is left to do after the gradient: record, stop or update. Returns false when the field is finished.
 bool finish_step(State& s, Adam& adam, std::int64_t field, int step, Progress& progress) {
     const Problem& problem = s.problem;
-    Sums total;
+    double loss = 0.0, value = 0.0;
     for (const Sums& part : s.sums) {
-        total.loss += part.loss;
-        total.value += part.value;
+        loss += sum(part.losses);
+        value += sum(part.values);
     }
     const double count = static_cast<double>(s.batch) * problem.dims.back();
-    const float mse = static_cast<float>(total.value / count);
+    const float mse = static_cast<float>(value / count);
     if (step % problem.curve_every == 0)
-        problem.curves[field * problem.curve_length + step / problem.curve_every] = static_cast<float>(total.loss / count);
+        problem.curves[field * problem.curve_length + step / problem.curve_every] = static_cast<float>(loss / count);
     if (step % 16 == 0) progress.loss.store(mse, std::memory_order_relaxed);
     if (problem.target_mse > 0.0f && step >= problem.min_steps && mse <= problem.target_mse) return false;
     adam.step(problem, s.layout, problem.lr[step], s.p.get(), s.m.get(), s.v.get(), s.grads);

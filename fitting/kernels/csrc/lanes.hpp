@@ -26,10 +26,16 @@ NF_INLINE vec load_unaligned(const float* p) { return *reinterpret_cast<const ve
 NF_INLINE void store(float* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
 NF_INLINE vec splat(float x) { return x - vec{}; }
 
-NF_INLINE float sum(vec v) {
-    float total = 0.0f;
+NF_INLINE double sum(vec v) {
+    double total = 0.0;
     for (int i = 0; i < kLanes; ++i) total += v[i];
     return total;
+}
+
+NF_INLINE ivec lane_numbers() {
+    ivec numbers;
+    for (int i = 0; i < kLanes; ++i) numbers[i] = i;
+    return numbers;
 }
 
 constexpr int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -65,6 +71,54 @@ NF_INLINE vec pair_sums(vec a, vec b) {
 #else
     return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
 #endif
+}
+
+// Lanes of a where the bit `step` of the lane number is clear, of b where it is set, the latter moved by `step`; and the
+// other way round: one round of transposing a square of vectors.
+template <int step>
+NF_INLINE void exchange(vec& a, vec& b) {
+    vec first, second;
+#if defined(__clang__)
+    for (int i = 0; i < kLanes; ++i) {
+        first[i] = (i & step) == 0 ? a[i] : b[i - step];
+        second[i] = (i & step) == 0 ? a[i + step] : b[i];
+    }
+#else
+    ivec low, high;
+    for (int i = 0; i < kLanes; ++i) {
+        low[i] = (i & step) == 0 ? i : kLanes + i - step;
+        high[i] = (i & step) == 0 ? i + step : kLanes + i;
+    }
+    first = __builtin_shuffle(a, b, low);
+    second = __builtin_shuffle(a, b, high);
+#endif
+    a = first;
+    b = second;
+}
+
+template <int step>
+NF_INLINE void exchange_all(vec (&v)[kLanes]) {
+    if constexpr (step < kLanes) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r)
+            if ((r & step) == 0) exchange<step>(v[r], v[r + step]);
+        exchange_all<step * 2>(v);
+    }
+}
+
+// to (columns, ld_to) = scale * from^T, from (rows, ld_from); columns is a multiple of kLanes, and so are the strides.
+inline void transpose(const float* from, int rows, int columns, std::ptrdiff_t ld_from, float scale, float* to,
+                      std::ptrdiff_t ld_to) {
+    for (int r = 0; r < rows; r += kLanes)
+        for (int c = 0; c < columns; c += kLanes) {
+            vec v[kLanes];
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i)
+                v[i] = r + i < rows ? load(from + (r + i) * ld_from + c) * scale : vec{};
+            exchange_all<1>(v);
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) store(to + (c + i) * ld_to + r, v[i]);
+        }
 }
 
 }  // namespace NF_ISA

@@ -125,7 +125,7 @@ inline void input_backward(int points, int columns, const float* x, const float*
 }
 
 struct Sums {
-    double loss = 0.0, value = 0.0;  // sums over points and channels
+    vec losses = {}, values = {};  // lane by lane, over points and channels
 };
 
 // One number of binary cross-entropy on the logit y, and its derivative.
@@ -137,21 +137,20 @@ NF_INLINE float cross_entropy(float y, float target, float& slope) {
 }
 
 // dy = d(mean loss)/dy, zero up to the next multiple of kLanes; weight: squared value scale of every channel, repeated
-// over outs * kLanes floats; channels (outs * kLanes) += dy with the channel of entry i at i % outs.
-inline void loss_backward(Loss kind, int points, int outs, float* y, const float* target, const float* weight,
-                          float inverse_count, float* dy, float* channels, Sums& sums) {
+// over outs * kLanes floats; channels (outs * kLanes) += dy with the channel of entry i at i % outs. `readable` floats
+// lie at target: what is past the last point is read, where that can be, and not used.
+inline void loss_backward(Loss kind, int points, int outs, const float* y, const float* target, std::int64_t readable,
+                          const float* weight, float inverse_count, float* dy, float* channels, Sums& sums) {
     const int count = points * outs;
     vec losses = vec{}, values = vec{};
     const vec slope = splat(kind == Loss::mse ? 2.0f * inverse_count : inverse_count);
     for (int i = 0, phase = 0; i < count; i += kLanes, phase = phase + 1 == outs ? 0 : phase + 1) {
         vec goal = vec{};
-        if (i + kLanes <= count) {
+        if (i + kLanes <= readable)
             goal = load_unaligned(target + i);
-        } else {
-            for (int k = count - i; k < kLanes; ++k) y[i + k] = 0.0f;
+        else
             std::memcpy(&goal, target + i, static_cast<std::size_t>(count - i) * 4);
-        }
-        const vec out = load(y + i), error = out - goal, squares = error * error;
+        const vec out = load(y + i), error = lane_numbers() < count - i ? out - goal : vec{}, squares = error * error;
         vec d = error;
         if (kind == Loss::mse) {
             losses += squares;
@@ -171,8 +170,8 @@ inline void loss_backward(Loss kind, int points, int outs, float* y, const float
         store(dy + i, d);
         store(channels + phase * kLanes, load(channels + phase * kLanes) + d);
     }
-    sums.loss += sum(losses);
-    sums.value += sum(values);
+    sums.losses += losses;
+    sums.values += values;
 }
 
 }  // namespace NF_ISA

@@ -1,14 +1,16 @@
 """Laws of the native kernel: it is torch's fit, field by field, bit for bit the same wherever the field stands."""
 
+import itertools
 import threading
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fitting.config import FitConfig
+from fitting.config import FitConfig, Loss, Optimizer
 from fitting.kernels import step_native
 from fitting.kernels.task import StepTask
 from fitting.schedule import learning_rates
@@ -20,7 +22,7 @@ ISAS = step_native.isas()
 if not ISAS:
     pytest.skip("the native module is not built here", allow_module_level=True)
 
-from fitting.kernels import _native  # noqa: E402 (there only when built)
+from fitting.kernels import _native  # noqa: E402  (there only when built)
 
 # Where torch's float32 run happens to hit the float64 one almost exactly, rounding of single weights (about 6e-8 of
 # their size, twenty updates) is still allowed.
@@ -30,9 +32,9 @@ FLOOR = 1.5e-6
 @dataclass(frozen=True)
 class Case:
     dims: tuple[int, ...]
-    activation: str = "sine"
-    loss: str = "mse"
-    optimizer: str = "adam"
+    activation: Literal["sine", "relu"] = "sine"
+    loss: Loss = "mse"
+    optimizer: Optimizer = "adam"
     batch: int = 0
     points: int = 37
     grid: tuple[int, int] | None = None
@@ -52,7 +54,7 @@ CASES = [
 ]
 
 
-def make_task(case: Case, fields: int = 3, first_id: int = 7, **overrides) -> StepTask:
+def make_task(case: Case, fields: int = 3, first_id: int = 7, **overrides: Any) -> StepTask:
     """Targets depend on the field's id alone, so that a field can be fitted in any company."""
     spec = FieldSpec(
         in_dim=case.dims[0],
@@ -63,7 +65,14 @@ def make_task(case: Case, fields: int = 3, first_id: int = 7, **overrides) -> St
         w0_hidden=25.0,
         scale=(0.5,) * case.dims[-1],
     )
-    settings = {"steps": 20, "lr": 1e-3, "weight_decay": 0.05, "curve_every": 1, "seed": 5, "threads": 1}
+    settings: dict[str, Any] = {
+        "steps": 20,
+        "lr": 1e-3,
+        "weight_decay": 0.05,
+        "curve_every": 1,
+        "seed": 5,
+        "threads": 1,
+    }
     config = FitConfig(
         **{**settings, **overrides}, loss=case.loss, optimizer=case.optimizer, batch=case.batch, init="random"
     )
@@ -85,9 +94,9 @@ def make_task(case: Case, fields: int = 3, first_id: int = 7, **overrides) -> St
 
 def raw_output(weights: list[torch.Tensor], task: StepTask, x: torch.Tensor) -> torch.Tensor:
     spec = task.start.spec
-    for l in range(0, len(weights) - 2, 2):
-        z = F.linear(x, weights[l], weights[l + 1])
-        x = torch.relu(z) if spec.activation == "relu" else torch.sin((spec.w0_hidden if l else spec.w0_first) * z)
+    for at in range(0, len(weights) - 2, 2):
+        z = F.linear(x, weights[at], weights[at + 1])
+        x = torch.relu(z) if spec.activation == "relu" else torch.sin((spec.w0_hidden if at else spec.w0_first) * z)
     return F.linear(x, weights[-2], weights[-1])
 
 
@@ -97,8 +106,8 @@ def loss_of(name: str, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def split(flat: torch.Tensor, dims: tuple[int, ...]) -> list[torch.Tensor]:
-    sizes = [n for i, o in zip(dims, dims[1:], strict=False) for n in (i * o, o)]
-    shapes = [s for i, o in zip(dims, dims[1:], strict=False) for s in ((o, i), (o,))]
+    sizes = [n for i, o in itertools.pairwise(dims) for n in (i * o, o)]
+    shapes = [s for i, o in itertools.pairwise(dims) for s in ((o, i), (o,))]
     return [part.reshape(shape).clone() for part, shape in zip(flat.split(sizes), shapes, strict=True)]
 
 
