@@ -3,6 +3,7 @@
 from neuralfields import grids as grids
 from neuralfields import inits as inits
 from neuralfields import render as render
+from neuralfields import symmetry as symmetry
 from neuralfields.batch import FieldBatch as FieldBatch
 from neuralfields.encodings import GaussianFourier as GaussianFourier
 from neuralfields.encodings import Positional as Positional

@@ -56,8 +56,8 @@ def die_at(path, last):
         flush(handle)
     os.fsync = fsync
     def watch(event, args):
-        changes = event in ("os.rename", "os.remove", "os.mkdir") or (event == "open" and set("aw") & set(args[1] or ""))
-        if changes and str(args[0]).startswith(path):
+        creates = event == "open" and set("aw") & set(args[1] or "")
+        if (creates or event in ("os.rename", "os.remove", "os.mkdir")) and str(args[0]).startswith(path):
             touch()
     sys.addaudithook(watch)
 
