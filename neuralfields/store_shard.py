@@ -2,6 +2,7 @@
 
 import json
 import math
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,11 @@ class Shard:
 
     def __init__(self, path: Path, shapes: dict[str, tuple[int, ...]], count: int) -> None:
         self.path = path
-        data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
-        size = int.from_bytes(data[:8].tobytes(), "little")
         try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            data = np.frombuffer(self._map, np.uint8)
+            size = int.from_bytes(data[:8].tobytes(), "little")
             header = json.loads(data[8 : 8 + size].tobytes()) if 8 + size <= len(data) else {}
             self.tensors = {n: _view(data[8 + size :], e) for n, e in header.items() if n != "__metadata__"}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -57,6 +60,9 @@ class Shard:
     def rows(self, name: str, rows: slice | np.ndarray) -> Tensor:
         """Rows of one tensor as float32 (float64 when stored so), a copy."""
         stored = self.tensors[name]
+        if hasattr(mmap, "MADV_RANDOM"):
+            # Without this advice the system reads far ahead of every row, in the end most of the file.
+            self._map.madvise(mmap.MADV_NORMAL if isinstance(rows, slice) else mmap.MADV_RANDOM)
         values = np.array(stored[rows], stored.dtype.newbyteorder("="))
         if values.dtype == np.uint16:  # bfloat16 is the upper half of a float32
             return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16).float()

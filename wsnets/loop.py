@@ -51,7 +51,7 @@ class LoopConfig:
     randomness, in [0, 2^32). Raises ValueError for values outside these.
     """
 
-    epochs: int = 60
+    epochs: int = 50
     batch: int = 128
     lr: float = 1e-3
     weight_decay: float = 1e-2

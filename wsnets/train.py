@@ -36,8 +36,8 @@ class ClassifyConfig(LoopConfig):
     model: str | models.ModelConfig = "mlp"
     normalise: NormaliserMode = "per_weight"
     label_smoothing: float = 0.1
-    mixup: float = 0.4
-    noise: float = 0.0
+    mixup: float = 0.0
+    noise: float = 1.0
     val_fraction: float = 0.1
     memory_mb: int = 2048
 

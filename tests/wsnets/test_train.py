@@ -18,7 +18,7 @@ from wsnets.models import MLPConfig
 from wsnets.train import ClassifyConfig, TrainProgress, classify, plot_history
 
 SMALL = MLPConfig(hidden=(16,), p_dropout=0.2)
-CONFIG = ClassifyConfig(model=SMALL, epochs=6, batch=32, lr=3e-3, noise=0.1, val_fraction=0.25)
+CONFIG = ClassifyConfig(model=SMALL, epochs=6, batch=32, lr=3e-3, noise=0.1, mixup=0.4, val_fraction=0.25)
 
 
 class StoppedError(Exception):
