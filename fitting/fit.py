@@ -70,6 +70,7 @@ def fit(
     """
     config = with_overrides(config or FitConfig(), overrides)
     chosen = choose_backend(spec, config, signals)
+    starting_point(spec, signals.ids[:1], config)  # a bad init is refused before anything is written
     meta = {
         "recipe": recipe,
         "config": {**config.result_json(), "backend": chosen},

@@ -87,28 +87,39 @@ struct GridTable {
         runs(first, points, [&](int row, int column, int offset, int count) {
             const float row_x = coords[static_cast<std::ptrdiff_t>(row) * columns * 2];
             const float* const x = coords + column * 2 + 1;
-            for (int j = 0; j < ld; j += kLanes) {
-                const float* const d = dz + static_cast<std::ptrdiff_t>(offset) * ld + j;
-                vec sums[2] = {}, moments[2] = {};
-                int p = 0;
-                for (; p + 2 <= count; p += 2)
-#pragma GCC unroll 2
-                    for (int u = 0; u < 2; ++u) {
-                        const vec value = load(d + (p + u) * ld);
-                        sums[u] += value;
-                        moments[u] += x[(p + u) * 2] * value;
-                    }
-                if (p < count) {
-                    const vec value = load(d + p * ld);
-                    sums[0] += value;
-                    moments[0] += x[p * 2] * value;
-                }
-                const vec total = sums[0] + sums[1];
-                store(gb + j, load(gb + j) + total);
-                store(gw + j, load(gw + j) + row_x * total);
-                store(gw + ld + j, load(gw + ld + j) + (moments[0] + moments[1]));
-            }
+            const float* const d = dz + static_cast<std::ptrdiff_t>(offset) * ld;
+            int j = 0;
+            for (; j + 2 * kLanes <= ld; j += 2 * kLanes) gather<2>(row_x, x, d + j, count, gw + j, gb + j);
+            if (j < ld) gather<1>(row_x, x, d + j, count, gw + j, gb + j);
         });
+    }
+
+    template <int C>
+    NF_INLINE void gather(float row_x, const float* x, const float* d, int count, float* gw, float* gb) const {
+        vec sums[2][C] = {}, moments[2][C] = {};
+        const auto one = [&](int u) {
+#pragma GCC unroll 2
+            for (int j = 0; j < C; ++j) {
+                const vec value = load(d + j * kLanes);
+                sums[u][j] += value;
+                moments[u][j] += x[0] * value;
+            }
+            d += ld;
+            x += 2;
+        };
+        int p = 0;
+        for (; p + 2 <= count; p += 2) {
+            one(0);
+            one(1);
+        }
+        if (p < count) one(0);
+#pragma GCC unroll 2
+        for (int j = 0; j < C * kLanes; j += kLanes) {
+            const vec total = sums[0][j / kLanes] + sums[1][j / kLanes];
+            store(gb + j, load(gb + j) + total);
+            store(gw + j, load(gw + j) + row_x * total);
+            store(gw + ld + j, load(gw + ld + j) + (moments[0][j / kLanes] + moments[1][j / kLanes]));
+        }
     }
 };
 

@@ -65,16 +65,9 @@ def make_task(case: Case, fields: int = 3, first_id: int = 7, **overrides: Any) 
         w0_hidden=25.0,
         scale=(0.5,) * case.dims[-1],
     )
-    settings: dict[str, Any] = {"steps": 20, "lr": 1e-3, "weight_decay": 0.05, "curve_every": 1, "seed": 5}
-        "steps": 20,
-        "lr": 1e-3,
-        "weight_decay": 0.05,
-        "curve_every": 1,
-        "seed": 5,
-        "threads": 1,
-    }
+    settings: dict[str, Any] = {"steps": 20, "lr": 1e-3, "weight_decay": 0.05, "curve_every": 1, "threads": 1}
     config = FitConfig(
-        **{**settings, "threads": 1, **overrides}, loss=case.loss, optimizer=case.optimizer, batch=case.batch, init="random"
+        **{**settings, **overrides}, seed=5, loss=case.loss, optimizer=case.optimizer, batch=case.batch, init="random"
     )
     ids = np.arange(first_id, first_id + fields, dtype=np.uint32)
     generator = torch.Generator().manual_seed(0)
