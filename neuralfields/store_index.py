@@ -75,6 +75,8 @@ def read_index(path: Path, count: int) -> tuple[pa.Table, int, str]:
         found = table.schema.field(name).type if name in table.column_names else None
         if found != kind:
             raise ValueError(f"{path} is damaged: column {name} is {found or 'missing'}, expected {kind}")
+        if table[name].null_count:
+            raise ValueError(f"{path} is damaged: column {name} has nulls, expected {_DEFAULTS.get(name, 'an id')!r}")
     return table.replace_schema_metadata(None), *facts
 
 

@@ -6,6 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -189,6 +190,7 @@ def test_an_index_with_other_rows_or_columns_is_refused(make, tmp_path):
         (table.slice(0, 3), "it has 3 rows, expected 4"),
         (table.drop_columns(["id"]), "column id is missing, expected uint32"),
         (table.set_column(1, "label", [["a"] * 4]), "column label is string, expected int64"),
+        (table.set_column(1, "label", [pa.array([0, None, 1, 2])]), "column label has nulls, expected -1"),
     ):
         index.write_bytes(table_bytes(changed, facts))
         with pytest.raises(ValueError, match=f"index-00000.parquet is damaged: {reason}"):

@@ -162,6 +162,7 @@ GOOD = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
         header(x={**GOOD, "data_offsets": [24, 0]}) + b"\0" * 24, header(x={**GOOD, "shape": [3, 2]}) + b"\0" * 24,
         header(x={**GOOD, "shape": [-2, -3]}) + b"\0" * 24, header(x={**GOOD, "data_offsets": [0, "24"]}) + b"\0" * 24,
         header(x=GOOD, curves={**GOOD, "shape": [6]}) + b"\0" * 24,
+        header(x=GOOD, curves={**GOOD, "dtype": "BF16", "shape": [2, 6]}) + b"\0" * 24,
     ],
 )  # fmt: skip
 def test_a_shard_that_is_none_is_named(tmp_path, data):
@@ -172,7 +173,8 @@ def test_a_shard_that_is_none_is_named(tmp_path, data):
     assert "\n" not in str(caught.value)
 
 
-def test_a_good_shard_is_read(tmp_path):
+def test_a_good_shard_is_read_beside_tensors_that_are_unknown(tmp_path):
     path = tmp_path / "shard-00000.safetensors"
-    path.write_bytes(header(x=GOOD) + np.arange(6, dtype="<f4").tobytes())
+    unknown = {"dtype": "U8", "shape": [1], "data_offsets": [24, 25]}
+    path.write_bytes(header(x=GOOD, more=unknown) + np.arange(6, dtype="<f4").tobytes() + b"?")
     assert torch.equal(Shard(path, {"x": (3,)}, 2).rows("x", slice(1, 2)), torch.tensor([[3.0, 4.0, 5.0]]))

@@ -45,7 +45,7 @@ struct Free {
 };
 using Buffer = std::unique_ptr<float, Free>;
 
-// Zeroed and aligned.
+// Zeroed and aligned, with room for one more vector.
 inline Buffer make_buffer(std::ptrdiff_t count) {
     const std::size_t bytes = (static_cast<std::size_t>(count) * 4 + 63) / 64 * 64 + 64;
     float* p = static_cast<float*>(std::aligned_alloc(64, bytes));
