@@ -12,7 +12,7 @@ import sys
 import time
 
 # Long enough that starting a slice costs nothing, short enough that a round fits between two disturbances.
-_SLICE_S = 0.15
+_SLICE_S = 0.3
 
 
 def limit_cores(threads: int) -> bool:
@@ -86,9 +86,14 @@ def make(name: str, work):
 def calibrate(side) -> int:
     """Warm a side up (compilation too) and return how many steps fill one slice."""
     side.advance(2)
-    start = time.perf_counter()
-    side.advance(2)
-    return max(1, math.ceil(_SLICE_S / ((time.perf_counter() - start) / 2)))
+    steps = 2
+    while True:
+        start = time.perf_counter()
+        side.advance(steps)
+        elapsed = time.perf_counter() - start
+        if elapsed >= _SLICE_S / 4:
+            return max(1, math.ceil(_SLICE_S / (elapsed / steps)))
+        steps *= 4  # too short to say what a step costs: starting would count as work
 
 
 if __name__ == "__main__":

@@ -151,10 +151,10 @@ struct Workspace {
             const Layer& below = layout.layers[l - 1];
             const float* d = slope[l].get();
             if (l < top) input_backward<0>(points, layer.columns, nullptr, d, layer.ld, nullptr, grad + layer.bias);
-            multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, hidden[l - 1].get(), below.ld, d, layer.ld,
-                                        grad + layer.weight, layer.ld);
             multiply<Order::rows, Start::zero, true>(points, below.columns, layer.out, d, layer.ld, weights.transposed[l].get(),
                                         below.ld, slope[l - 1].get(), below.ld);
+            multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, hidden[l - 1].get(), below.ld, d, layer.ld,
+                                        grad + layer.weight, layer.ld);
         }
         first_backward(at, points, px, grad);
     }

@@ -21,6 +21,8 @@ struct FlushDenormals {
 #endif
 };
 
+constexpr int kReport = 16;  // steps between two reports of progress
+
 struct State {
     const Problem& problem;
     const Layout& layout;
@@ -69,7 +71,10 @@ bool finish_step(State& s, Adam& adam, std::int64_t field, int step, Progress& p
     const float mse = static_cast<float>(value / count);
     if (step % problem.curve_every == 0)
         problem.curves[field * problem.curve_length + step / problem.curve_every] = static_cast<float>(loss / count);
-    if (step % 16 == 0) progress.loss.store(mse, std::memory_order_relaxed);
+    if (step % kReport == 0) {
+        progress.loss.store(mse, std::memory_order_relaxed);
+        if (step > 0) progress.done.fetch_add(kReport, std::memory_order_relaxed);
+    }
     if (problem.target_mse > 0.0f && step >= problem.min_steps && mse <= problem.target_mse) return false;
     adam.step(problem, s.layout, problem.lr[step], s.p.get(), s.m.get(), s.v.get(), s.grads);
     s.weights.update(s.layout, s.p.get());
@@ -80,7 +85,8 @@ void close_field(State& s, std::int64_t field, int steps, Progress& progress) {
     const Problem& problem = s.problem;
     s.layout.pack(s.p.get(), problem.params + field * problem.num_params);
     problem.steps_taken[field] = steps;
-    progress.done.fetch_add(problem.num_steps - steps, std::memory_order_relaxed);
+    const int reported = steps == problem.num_steps ? (steps - 1) / kReport * kReport : steps / kReport * kReport;
+    progress.done.fetch_add(problem.num_steps - reported, std::memory_order_relaxed);
     progress.fields_done.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -91,7 +97,6 @@ void fit_alone(State& s, Workspace& space, std::int64_t field, Progress& progres
     for (; step < s.problem.num_steps && !progress.cancelled.load(std::memory_order_relaxed); ++step) {
         for (int part = 0; part < s.parts; ++part) s.run_part(part, field, step, space);
         if (!finish_step(s, adam, field, step, progress)) break;
-        progress.done.fetch_add(1, std::memory_order_relaxed);
     }
     close_field(s, field, step, progress);
 }
@@ -134,7 +139,6 @@ void fit_team(State& s, Progress& progress, int member, Team& team) {
             team.meet.arrive_and_wait();
             if (member == 0) {
                 team.going = finish_step(s, adam, field, step, progress);
-                if (team.going) progress.done.fetch_add(1, std::memory_order_relaxed);
                 if (progress.cancelled.load()) team.going = !(team.over = true);
             }
             team.meet.arrive_and_wait();

@@ -34,10 +34,11 @@ struct Problem {
 };
 
 struct Progress {
-    std::atomic<std::int64_t> done{0};         // field-steps
-    std::atomic<std::int64_t> fields_done{0};  // fields
-    std::atomic<float> loss{0.0f};             // latest mean squared error in value space of a field in work
-    std::atomic<bool> cancelled{false};
+    // `cancelled` is read at every step by every thread: on a line of its own, which the counters do not take away.
+    alignas(64) std::atomic<bool> cancelled{false};
+    alignas(64) std::atomic<std::int64_t> done{0};  // field-steps
+    std::atomic<std::int64_t> fields_done{0};       // fields
+    std::atomic<float> loss{0.0f};                  // latest mean squared error in value space of a field in work
 };
 
 // Returns false when cancelled.
