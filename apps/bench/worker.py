@@ -12,7 +12,7 @@ import sys
 import time
 
 # Long enough that starting a slice costs nothing, short enough that a round fits between two disturbances.
-_SLICE_S = 0.3
+_SLICE_S = 0.6
 
 
 def limit_cores(threads: int) -> bool:

@@ -91,7 +91,7 @@ def run(task: StepTask, on_progress: OnProgress | None = None, isa: str = "") ->
     worker.start()
     try:
         while worker.is_alive():
-            worker.join(0.02)
+            worker.join(0.1)
             if on_progress is not None:
                 on_progress(progress.done, progress.fields_done, progress.loss)
     except BaseException:
