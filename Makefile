@@ -33,4 +33,5 @@ NATIVE := $(wildcard CMakeLists.txt fitting/kernels/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -c "from fitting.kernels import step_native; print('native backend:', step_native.missing() or 'built')"
 	touch $@
