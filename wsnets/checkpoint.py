@@ -1,18 +1,19 @@
 """Checkpoints: tensors and JSON in one file that exists whole or not at all; no pickle."""
 
 import json
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from neuralfields.store_files import write_atomic
+
 
 def write(path: Path, tensors: dict[str, Tensor], data: dict) -> None:
     """Write named tensors and JSON data to a temporary name, flush to disk, then rename over `path`."""
     contents = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    _replace(path, save(contents, metadata={"json": json.dumps(data, allow_nan=False)}))
+    write_atomic(path, save(contents, metadata={"json": json.dumps(data, allow_nan=False)}))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -29,20 +30,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 def write_text(path: Path, text: str) -> None:
     """Write text atomically: temporary name, flush, rename."""
-    _replace(path, text.encode())
-
-
-def _replace(path: Path, contents: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_atomic(path, text.encode())
 
 
 def pick(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

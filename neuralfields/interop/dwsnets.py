@@ -19,7 +19,7 @@ from neuralfields.batch import FieldBatch
 from neuralfields.interop import sidecar as side
 from neuralfields.interop.conventions import Conventions
 from neuralfields.interop.folders import Progress, need_folder, new_folder
-from neuralfields.interop.state_dicts import BLOCK, layer_dims, read_flat, read_state_dict, write_state_dicts
+from neuralfields.interop.state_dicts import layer_dims, read_flat, read_state_dict, write_state_dicts
 
 if TYPE_CHECKING:
     from neuralfields.store import FieldStore
@@ -39,12 +39,7 @@ def write(store: "FieldStore", out: str | Path, *, prefix: str = "mnist_png", pr
     out = Path(out).absolute()
     places = _places(store, prefix)
     with new_folder(out) as folder:
-        for start in range(0, len(store), BLOCK):
-            fields = store[start : start + BLOCK]
-            paths = [folder / place for place in places[start : start + BLOCK]]
-            write_state_dicts(fields, _keys(store.spec.num_layers), paths)
-            if progress is not None:
-                progress(start + len(fields), len(store))
+        write_state_dicts(store, _keys(store.spec.num_layers), [folder / place for place in places], progress)
         splits: dict[str, dict[str, list[str]]] = {}
         for place, label, split in zip(places, store.labels, store.index.column("split").to_pylist(), strict=True):
             part = splits.setdefault(side.peer_split(split), {"path": [], "label": []})

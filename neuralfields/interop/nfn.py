@@ -17,7 +17,7 @@ from neuralfields.batch import FieldBatch
 from neuralfields.interop import sidecar as side
 from neuralfields.interop.conventions import Conventions
 from neuralfields.interop.folders import Progress, need_folder, new_folder
-from neuralfields.interop.state_dicts import BLOCK, layer_dims, read_flat, read_state_dict, write_state_dicts
+from neuralfields.interop.state_dicts import layer_dims, read_flat, read_state_dict, write_state_dicts
 
 if TYPE_CHECKING:
     from neuralfields.store import FieldStore
@@ -46,12 +46,7 @@ def write(
     for number, row in enumerate(order):
         places[row] = f"{prefix}_{labels[row]}s/net{number}.pth"
     with new_folder(out) as folder:
-        for start in range(0, len(store), BLOCK):
-            fields = store[start : start + BLOCK]
-            paths = [folder / place for place in places[start : start + BLOCK]]
-            write_state_dicts(fields, _keys(store.spec.num_layers), paths)
-            if progress is not None:
-                progress(start + len(fields), len(store))
+        write_state_dicts(store, _keys(store.spec.num_layers), [folder / place for place in places], progress)
         side.write_sidecar(folder, LAYOUT, store, places)
     return out
 

@@ -8,25 +8,34 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError  # only to name what torch.load raises when it refuses a file
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuralfields.batch import FieldBatch
 from neuralfields.interop.folders import Progress
+
+if TYPE_CHECKING:
+    from neuralfields.store import FieldStore
 
 BLOCK = 1024
 EXACT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def write_state_dicts(fields: FieldBatch, keys: Sequence[str], paths: Sequence[Path]) -> None:
-    """Write field i to paths[i] under `keys`, one for each parameter in the order of `spec.shapes`."""
-    for row, path in enumerate(paths):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # clone: a view would take the storage of the whole batch into every file
-        own = (value[row].detach().to("cpu", torch.float32).clone() for value in fields.parameters.values())
-        torch.save(OrderedDict(zip(keys, own, strict=True)), path)
+def write_state_dicts(
+    store: "FieldStore", keys: Sequence[str], paths: Sequence[Path], progress: Progress | None = None
+) -> None:
+    """Write field i to paths[i] under `keys`, one for each parameter in the order of `spec.shapes`, block by block."""
+    for start in range(0, len(store), BLOCK):
+        fields = store[start : start + BLOCK]
+        for row, path in enumerate(paths[start : start + BLOCK]):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # clone: a view would take the storage of the whole batch into every file
+            own = (value[row].detach().to("cpu", torch.float32).clone() for value in fields.parameters.values())
+            torch.save(OrderedDict(zip(keys, own, strict=True)), path)
+        if progress is not None:
+            progress(start + len(fields), len(store))
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

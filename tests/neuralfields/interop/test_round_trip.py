@@ -10,7 +10,7 @@ import torch
 
 import neuralfields as nf
 from neuralfields import interop
-from neuralfields.interop import dwsnets, fit_a_nef
+from neuralfields.interop import fit_a_nef, state_dicts
 from neuralfields.interop.state_dicts import read_state_dict
 from neuralfields.store import save
 
@@ -130,7 +130,7 @@ def test_each_file_holds_one_field_and_not_the_block_it_was_cut_from(tmp_path: P
 @pytest.mark.parametrize("block", [2, 3, 7])
 def test_the_block_size_changes_nothing(tmp_path: Path, make_store, block: int, monkeypatch: pytest.MonkeyPatch):
     store = make_store("store", THREE)
-    for module in (dwsnets, fit_a_nef):
+    for module in (state_dicts, fit_a_nef):
         monkeypatch.setattr(module, "BLOCK", block)
     for format in ("dwsnets", "fit-a-nef"):
         folder = interop.export(store, format, tmp_path / format)
