@@ -118,10 +118,8 @@ def fit_store(
 ) -> tuple["FieldStore", float, int]:
     """Fit with a progress bar; return the store, the seconds it took and how many fields were there before."""
     from fitting import fit
-    from fitting.fit import starting_point
     from neuralfields.store import open_store
 
-    starting_point(spec, signals.ids[:1], config)  # refuses a bad init before a folder is made
     found = len(open_store(out)) if (Path(out) / "store.json").is_file() else 0
     started = time.perf_counter()
     with Progress("fit", "fields", quiet) as bar:

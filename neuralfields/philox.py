@@ -14,7 +14,6 @@ _SHIFT = np.uint64(32)
 # The third counter word names what the draw is for, so that streams never overlap.
 STREAM_INIT = 0
 STREAM_SAMPLE = 1
-STREAM_SYMMETRY = 2
 STREAM_ENCODING = 3
 
 

@@ -120,7 +120,7 @@ struct Workspace {
                 grid->forward(at, points, hidden[0].get(), slope[0].get());
             } else {
                 multiply<Order::rows, Start::bias>(points, layer.columns, layer.in, from, row, w + layer.weight, layer.ld,
-                                      hidden[l].get(), layer.ld, w + layer.bias);
+                                                   hidden[l].get(), layer.ld, w + layer.bias);
                 activate(problem.activation, hidden[l].get(), slope[l].get(),
                          static_cast<std::ptrdiff_t>(points) * layer.ld);
             }
@@ -151,10 +151,10 @@ struct Workspace {
             const Layer& below = layout.layers[l - 1];
             const float* d = slope[l].get();
             if (l < top) input_backward<0>(points, layer.columns, nullptr, d, layer.ld, nullptr, grad + layer.bias);
-            multiply<Order::rows, Start::zero, true>(points, below.columns, layer.out, d, layer.ld, weights.transposed[l].get(),
-                                        below.ld, slope[l - 1].get(), below.ld);
-            multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, hidden[l - 1].get(), below.ld, d, layer.ld,
-                                        grad + layer.weight, layer.ld);
+            multiply<Order::rows, Start::zero, true>(points, below.columns, layer.out, d, layer.ld,
+                                                     weights.transposed[l].get(), below.ld, slope[l - 1].get(), below.ld);
+            multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, hidden[l - 1].get(), below.ld, d,
+                                                        layer.ld, grad + layer.weight, layer.ld);
         }
         first_backward(at, points, px, grad);
     }
@@ -172,7 +172,8 @@ struct Workspace {
             default: break;
         }
         input_backward<0>(points, layer.columns, nullptr, d, layer.ld, nullptr, gb);
-        multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, px, layer.in, d, layer.ld, gw, layer.ld);
+        multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, px, layer.in, d, layer.ld, gw,
+                                                    layer.ld);
     }
 };
 

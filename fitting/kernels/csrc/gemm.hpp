@@ -48,8 +48,8 @@ struct Rows {
 
 // Not inlined: in a loop over tiles the compiler would keep every row's address on the stack.
 template <int R, int C, Order order, Start start, bool times>
-__attribute__((noinline)) void tile(const float* a, std::ptrdiff_t lda, const float* b, std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc,
-                    int depth, const float* bias) {
+__attribute__((noinline)) void tile(const float* a, std::ptrdiff_t lda, const float* b, std::ptrdiff_t ldb, float* c,
+                                    std::ptrdiff_t ldc, int depth, const float* bias) {
     vec acc[R][C];
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i)

@@ -9,7 +9,7 @@
 namespace nf {
 namespace NF_ISA {
 
-// h = act(z) in place, slope = act'(z); z is w0 (W x + b) for sine.
+// h = act(z) in place, slope = act'(z). For sine, z holds w0 (W x + b) / pi (half turns) and the slope is the cosine.
 NF_INLINE void activate(Activation activation, float* z, float* slope, std::ptrdiff_t count) {
     if (activation == Activation::sine) {
         for (std::ptrdiff_t i = 0; i < count; i += kLanes) {
@@ -54,7 +54,8 @@ inline void output(int points, int outs, int columns, const float* h, int ldh, c
         }
 }
 
-// dz (P, columns), the slope before, = (dy w) * slope, gw (O, columns) += dy^T h and, where wanted, gb += column sums of dz in one pass.
+// In one pass: dz (P, columns), the slope before, = (dy w) * slope; gw (O, columns) += dy^T h; where wanted gb += column
+// sums of dz.
 template <int O>
 inline void output_backward(int points, int columns, const float* dy, const float* w, int ldw, const float* h,
                             float* dz, int ld, float* gw, float* gb) {
