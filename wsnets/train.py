@@ -187,7 +187,7 @@ def plot_history(history: list[dict[str, float]], path: str | Path) -> None:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    left.plot(epochs, [row["loss"] for row in history], label="training (smoothed, mixed)")
+    left.plot(epochs, [row["loss"] for row in history], label="training (augmented)")
     if "val_loss" in history[0]:
         left.plot(epochs, [row["val_loss"] for row in history], label="held out")
         right.plot(epochs, [100 * row["val_accuracy"] for row in history])
