@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fitting.config import FitConfig
 from fitting.kernels import step_native, step_torch
 from fitting.kernels.task import StepResult, StepTask
 from fitting.losses import mse_to_psnr
-from fitting.metrics import psnr, summary
+from fitting.metrics import summary
 from fitting.schedule import learning_rates
-from fitting.signals.image import ImageSignals
+from fitting.signals.signal import Signals
 from neuralfields import backend, inits
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import encode
 from neuralfields.spec import FieldSpec
 from neuralfields.store import FieldStore, StoreWriter, open_store
+from neuralfields.store_index import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ class FitProgress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """Fitted fields in memory; psnr (N,) in dB, steps (N,) updates made, curves (N, K) learning curves."""
+    """Fitted fields in memory; quality: name -> (N,), such as psnr in dB or iou; steps (N,) updates made; curves (N, K)
+    learning curves."""
 
     fields: FieldBatch
-    psnr: Tensor
+    quality: dict[str, np.ndarray]
     steps: np.ndarray
     curves: np.ndarray
     backend: str
@@ -53,7 +54,7 @@ OnFit = Callable[[FitProgress], None]
 
 
 def fit(
-    signals: ImageSignals,
+    signals: Signals,
     spec: FieldSpec,
     config: FitConfig | None = None,
     *,
@@ -90,12 +91,12 @@ def fit(
             watch.base += len(part)
         if not writer.complete:
             written = open_store(out)
-            writer.finish(statistics(written.batches(1024), written.column("psnr"), written.column("steps")))
+            writer.finish(statistics(written.batches(1024), _quality(written), written.column("steps")))
     return open_store(out)
 
 
 def fit_batch(
-    signals: ImageSignals, spec: FieldSpec, config: FitConfig | None = None, progress: OnFit | None = None, **overrides
+    signals: Signals, spec: FieldSpec, config: FitConfig | None = None, progress: OnFit | None = None, **overrides
 ) -> FitResult:
     """Fit one field to every signal, in memory only."""
     config = with_overrides(config or FitConfig(), overrides)
@@ -112,7 +113,7 @@ def with_overrides(config: FitConfig, overrides: dict) -> FitConfig:
     return replace(config, **overrides)
 
 
-def choose_backend(spec: FieldSpec, config: FitConfig, signals: ImageSignals) -> str:
+def choose_backend(spec: FieldSpec, config: FitConfig, signals: Signals) -> str:
     """Name of the backend that will run this work. Raises ValueError when an explicit request cannot be met."""
     if signals.channels != spec.out_dim:
         raise ValueError(f"spec has out_dim={spec.out_dim}: expected {signals.channels}, the channels of the signals")
@@ -120,35 +121,41 @@ def choose_backend(spec: FieldSpec, config: FitConfig, signals: ImageSignals) ->
     return backend.choose(config.backend, reasons)
 
 
-def statistics(batches: Iterator[FieldBatch], psnr_db: np.ndarray, steps: np.ndarray) -> dict:
-    """Statistics of a finished population: PSNR, mean steps, and the standard deviation of every parameter tensor."""
+def _quality(store: FieldStore) -> dict[str, np.ndarray]:
+    """The columns of a store's index that signals judged its fields by."""
+    own = [name for name in store.index.column_names if name not in COLUMNS]
+    psnr = store.column("psnr")
+    judged = {} if own and np.isnan(psnr).all() else {"psnr": psnr}
+    return judged | {name: store.column(name) for name in own}
+
+
+def statistics(batches: Iterator[FieldBatch], quality: dict[str, np.ndarray], steps: np.ndarray) -> dict:
+    """Statistics of a finished population: quality, mean steps, standard deviation of every parameter tensor."""
     sums: dict[str, np.ndarray] = {}
     for batch in batches:
         for name, value in batch.parameters.items():
             x = value.double().flatten()
             sums[name] = sums.get(name, np.zeros(3)) + np.array([x.numel(), x.sum().item(), x.square().sum().item()])
     std = {name: float(np.sqrt(max(0.0, s[2] / s[0] - (s[1] / s[0]) ** 2))) for name, s in sums.items()}
-    return {**summary(psnr_db), "steps_mean": float(np.mean(steps)), "std": std}
+    return {**summary(quality), "steps_mean": float(np.mean(steps)), "std": std}
 
 
-def _fit_part(signals: ImageSignals, spec: FieldSpec, config: FitConfig, chosen: str, watch: "_Watch") -> FitResult:
+def _fit_part(signals: Signals, spec: FieldSpec, config: FitConfig, chosen: str, watch: "_Watch") -> FitResult:
     dtype = getattr(torch, config.dtype)
-    coords = signals.coords(spec)
-    everything = slice(0, len(signals))
-    full_image_grid = signals.shape if spec.encoding is None and config.batch == 0 else None
+    points = signals.points(spec)
     task = StepTask(
         start=starting_point(spec, signals.ids, config).to(dtype),
-        encoded=encode(spec, coords.to(dtype)).contiguous(),
-        targets=signals.targets(spec, everything).to(dtype),
+        encoded=encode(spec, points.coords.to(dtype)).contiguous(),
+        targets=points.targets.to(dtype),
         ids=signals.ids,
-        grid=full_image_grid if spec.axes == "ij" else None,
+        grid=points.grid if spec.encoding is None and config.batch == 0 else None,
         config=config,
         lr=learning_rates(config),
     )
     run = step_native.run if chosen == "native" else step_torch.run
     with _torch_threads(config.threads):
         result: StepResult = run(task, watch.update)
-        quality = psnr(result.fields, coords.to(dtype), signals.values(everything).flatten(1, 2))
+        quality = signals.quality(result.fields)
     return FitResult(result.fields, quality, result.steps, result.curves, chosen)
 
 
@@ -162,7 +169,7 @@ def starting_point(spec: FieldSpec, ids: np.ndarray, config: FitConfig) -> Field
     return inits.from_field(open_store(path)[int(position or 0)], spec, len(ids))
 
 
-def _rows(signals: ImageSignals, result: FitResult, config: FitConfig) -> dict[str, list]:
+def _rows(signals: Signals, result: FitResult, config: FitConfig) -> dict[str, list]:
     scheme = config.init_scheme or inits.default_scheme(result.fields.spec)
     origin = f"{config.init}/{scheme}/{config.seed}"
     return {
@@ -172,13 +179,13 @@ def _rows(signals: ImageSignals, result: FitResult, config: FitConfig) -> dict[s
         "name": list(signals.names),
         "init_id": [f"{origin}/{i}" if config.init == "random" else origin for i in signals.ids.tolist()],
         "steps": result.steps.tolist(),
-        "psnr": result.psnr.tolist(),
+        **{name: values.tolist() for name, values in result.quality.items()},
     }
 
 
 def _log(out: Path, shard: int, result: FitResult, seconds: float) -> None:
     """Append what may differ between runs (times) to a log beside the store."""
-    line = {"shard": shard, "fields": len(result.psnr), "seconds": round(seconds, 3), "backend": result.backend}
+    line = {"shard": shard, "fields": len(result.steps), "seconds": round(seconds, 3), "backend": result.backend}
     with (out / "log.jsonl").open("a") as log:
         log.write(json.dumps(line) + "\n")
 

@@ -22,14 +22,17 @@ def psnr(fields: FieldBatch, coords: Tensor, values: Tensor) -> Tensor:
     return mse_to_psnr(torch.cat(mse)).float()
 
 
-def summary(psnr_db: np.ndarray) -> dict[str, float]:
-    """Mean, median and 5th percentile of PSNR over the finite entries, and how many were not finite."""
-    finite = psnr_db[np.isfinite(psnr_db)]
-    if not finite.size:
-        return {**dict.fromkeys(("psnr_mean", "psnr_median", "psnr_p5"), float("nan")), "diverged": len(psnr_db)}
-    return {
-        "psnr_mean": float(finite.mean(dtype=np.float64)),
-        "psnr_median": float(np.median(finite)),
-        "psnr_p5": float(np.percentile(finite, 5)),
-        "diverged": int(len(psnr_db) - finite.size),
-    }
+def summary(quality: dict[str, np.ndarray]) -> dict[str, float]:
+    """Mean, median and 5th percentile of every figure over its finite entries, and how many fields have others.
+
+    quality: name -> (N,), such as psnr -> psnr_mean, psnr_median, psnr_p5 and diverged.
+    """
+    figures: dict[str, float] = {}
+    diverged = np.zeros(len(next(iter(quality.values()), ())), bool)
+    for name, values in quality.items():
+        finite = values[np.isfinite(values)]
+        diverged |= ~np.isfinite(values)
+        figures[f"{name}_mean"] = float(finite.mean(dtype=np.float64)) if finite.size else float("nan")
+        figures[f"{name}_median"] = float(np.median(finite)) if finite.size else float("nan")
+        figures[f"{name}_p5"] = float(np.percentile(finite, 5)) if finite.size else float("nan")
+    return {**figures, "diverged": int(diverged.sum())}

@@ -162,7 +162,7 @@ def check(name: str, signals: ImageSignals, limit: int = 500, progress: OnFit | 
         raise ValueError(f"recipe={name!r} has no published statistics: expected one of {', '.join(known)}")
     signals = signals.select(slice(0, min(limit, len(signals))))
     result = fit_batch(signals, recipe.spec_for(signals), recipe.config, progress)
-    found = statistics(iter([result.fields]), result.psnr.numpy(), result.steps)
+    found = statistics(iter([result.fields]), result.quality, result.steps)
     rows = [
         {
             "tensor": tensor,

@@ -21,7 +21,7 @@ def unsupported(task: StepTask) -> str | None:
 
 def run(task: StepTask, on_progress: OnProgress | None = None) -> StepResult:
     """Fit all fields with autograd on stacked weights; the contract is that of StepTask and StepResult."""
-    points = task.config.batch or len(task.encoded)
+    points = task.config.batch or task.encoded.shape[-2]
     floats = points * sum(task.start.spec.dims) * 4
     group = max(1, _GROUP_BYTES // (4 * floats))
     results = []
@@ -39,6 +39,7 @@ def _run_group(task: StepTask, part: slice, on_progress: OnProgress | None) -> S
     config = task.config
     ids = task.ids[part]
     targets = task.targets[part]
+    coords = task.encoded if task.encoded.ndim == 2 else task.encoded[part]
     fields = task.start[part]
     parameters = {name: value.detach().clone().requires_grad_() for name, value in fields.parameters.items()}
     optimizer = make_optimizer(list(parameters.values()), config)
@@ -47,7 +48,7 @@ def _run_group(task: StepTask, part: slice, on_progress: OnProgress | None) -> S
     curves = np.full((len(ids), -(-config.steps // config.curve_every)), np.nan, np.float32)
     active = torch.ones(len(ids), dtype=torch.bool)
     for step in range(config.steps):
-        encoded, target = draw_points(task, ids, targets, step)
+        encoded, target = draw_points(task, ids, coords, targets, step)
         raw = forward_raw(FieldBatch(fields.spec, parameters), encoded)
         losses = per_field(config.loss, raw, target)
         mse = value_mse(raw.detach(), target, fields.spec.scale)
@@ -95,10 +96,11 @@ def make_optimizer(parameters: list[Tensor], config) -> torch.optim.Optimizer:
     )
 
 
-def draw_points(task: StepTask, ids: np.ndarray, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
+def draw_points(task: StepTask, ids: np.ndarray, coords: Tensor, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """Coordinates and targets of one step: all points, or `batch` of them drawn per field from (seed, id, step)."""
     if task.config.batch == 0:
-        return task.encoded, targets
-    chosen = philox.indices(task.config.seed, ids, step, task.config.batch, len(task.encoded))
+        return coords, targets
+    chosen = philox.indices(task.config.seed, ids, step, task.config.batch, coords.shape[-2])
     index = torch.from_numpy(chosen)
-    return task.encoded[index], targets.gather(1, index.unsqueeze(-1).expand(-1, -1, targets.shape[-1]))
+    rows = torch.arange(len(ids)).unsqueeze(1)
+    return coords[index] if coords.ndim == 2 else coords[rows, index], targets[rows, index]

@@ -14,9 +14,10 @@ from neuralfields.batch import FieldBatch
 class StepTask:
     """N fields to be fitted from where they are, each for all its steps.
 
-    start: initial weights; encoded: (M, E) coordinates after the spec's encoding, shared by all fields; targets:
-    (N, M, O) in raw output space; ids: (N,) uint32; grid: (rows, columns) when the unencoded coordinates are exactly
-    that product grid, row by row, else None; config: optimizer, loss, batch, stop rule; lr: (steps,) float32.
+    start: initial weights; encoded: coordinates after the spec's encoding, (M, E) shared by all fields or (N, M, E) for
+    each its own; targets: (N, M, O) in raw output space; ids: (N,) uint32; grid: (rows, columns) when the unencoded
+    coordinates are exactly that product grid, row by row, else None; config: optimizer, loss, batch, stop rule; lr:
+    (steps,) float32.
     """
 
     start: FieldBatch

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fitting.metrics import psnr
 from fitting.signals.image_arrays import RawImages, as_labels, as_pixels, check_range, number_names, resize_all, to_grey
 from fitting.signals.image_files import SPLITS, find_idx, is_idx, read_idx, read_npz
 from fitting.signals.image_folder import (
@@ -22,6 +23,8 @@ from fitting.signals.image_folder import (
     read_skimage,
     skimage_files,
 )
+from fitting.signals.signal import Points
+from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import normalise
 from neuralfields.grids import image_coords
 from neuralfields.spec import FieldSpec
@@ -107,6 +110,16 @@ class ImageSignals:
         if spec.out_dim != self.channels:
             raise ValueError(f"spec has out_dim={spec.out_dim}: expected {self.channels}, the channels of the images")
         return normalise(spec, self.values(positions).flatten(1, 2))
+
+    def points(self, spec: FieldSpec) -> Points:
+        """Return the pixels of all images as points, all images sharing their coordinates."""
+        grid = self.shape if spec.axes == "ij" else None
+        return Points(self.coords(spec), self.targets(spec), grid)
+
+    def quality(self, fields: FieldBatch) -> dict[str, np.ndarray]:
+        """Return the PSNR of every field in dB."""
+        coords = self.coords(fields.spec).to(fields.weights[0].dtype)
+        return {"psnr": psnr(fields, coords, self.values().flatten(1, 2)).numpy()}
 
     def describe(self) -> dict:
         """Return the JSON values that a store keeps about its signals."""

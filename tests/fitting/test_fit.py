@@ -47,7 +47,7 @@ def test_a_field_alone_equals_the_field_in_a_batch(digits, backend, batch, init)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_digits_converge(digits, backend):
     result = fit_batch(digits, SPEC, FitConfig(steps=400, lr=5e-3, backend=backend))
-    assert result.psnr.min() > 30
+    assert result.quality["psnr"].min() > 30
     assert result.curves[:, 0].mean() > 50 * result.curves[:, -1].mean()
 
 
@@ -57,7 +57,7 @@ def test_a_field_stops_at_the_target_and_no_sooner(digits, backend):
     result = fit_batch(digits, SPEC, config)
     assert (result.steps < 2000).all()
     assert len(set(result.steps.tolist())) > 1
-    assert (result.psnr >= 24.99).all()
+    assert (result.quality["psnr"] >= 24.99).all()
     first = int(result.steps[0])
     before = fit_batch(digits.select(slice(0, 1)), SPEC, FitConfig(steps=first - 1, lr=5e-3, backend=backend))
     raw = evaluate(before.fields, digits.coords(SPEC))[0]
@@ -165,7 +165,7 @@ def test_every_activation_learns_on_the_reference(digits, activation):
         encoding=nf.Positional(3),
     )
     result = fit_batch(digits.select(slice(0, 3)), spec, FitConfig(steps=150, lr=5e-3, backend="torch"))
-    assert result.psnr.min() > 18
+    assert result.quality["psnr"].min() > 18
     assert result.curves[:, 0].mean() > 3 * result.curves[:, -1].mean()
 
 

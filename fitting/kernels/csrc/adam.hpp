@@ -13,6 +13,23 @@ NF_INLINE vec square_root(vec x) {
     return r;
 }
 
+// 1 / (sqrt(v) * unbias + eps): with estimates of 14 bits and a Newton step each, a fifth of the time of root and
+// division, good to about 2^-23.
+NF_INLINE vec inverse_root(vec v, vec unbias, vec eps) {
+#if defined(__AVX512DQ__)
+    const __m512 x = reinterpret_cast<__m512>(v);
+    const __mmask16 positive = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ);
+    const vec estimate = reinterpret_cast<vec>(_mm512_maskz_rsqrt14_ps(positive, x));
+    vec root = v * estimate;
+    root += (v - root * root) * (estimate * 0.5f);
+    const vec divisor = root * unbias + eps;
+    const vec inverse = reinterpret_cast<vec>(_mm512_rcp14_ps(reinterpret_cast<__m512>(divisor)));
+    return inverse + inverse * (1.0f - divisor * inverse);
+#else
+    return 1.0f / (square_root(v) * unbias + eps);
+#endif
+}
+
 struct Adam {
     double power1 = 1.0, power2 = 1.0;  // beta^t
 
@@ -42,7 +59,7 @@ struct Adam {
                 second = second * beta2 + g * g * keep2;
                 store(m + i, first);
                 store(v + i, second);
-                store(p + i, value - rate * (first / (square_root(second) * unbias + eps)));
+                store(p + i, value - rate * (first * inverse_root(second, unbias, eps)));
             }
         }
     }

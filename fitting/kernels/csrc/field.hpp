@@ -9,6 +9,7 @@
 #include "layout.hpp"
 #include "passes.hpp"
 #include "philox.hpp"
+#include "tiles.hpp"
 
 namespace nf {
 namespace NF_ISA {
@@ -16,17 +17,29 @@ namespace NF_ISA {
 // The batch is cut into this many parts with a gradient each, added in order: the same numbers on any thread count.
 inline int part_count(std::int64_t batch) { return batch >= 8192 ? 4 : 1; }
 
+// Points that go through all layers together: few enough that what belongs to them stays in the nearest caches.
+inline int chunk_points(const Layout& layout) {
+    if (uses_tiles(layout)) return 128;  // whole blocks of the matrix unit
+    return layout.width <= 64 ? 56 : 112;
+}
+
 // Weights as the products want them, made once per step: in half turns (sine) for the forward pass, and scaled by w0 and
 // transposed for the backward pass.
 struct Prepared {
     Buffer scaled;
     std::vector<Buffer> transposed;  // of layer l >= 1: (out, stride(in))
+    std::vector<Buffer> forward, backward;  // the same two as blocks of the matrix unit, for layers that go there
 
     Prepared(const Layout& layout) : scaled(make_buffer(layout.size)) {
         for (const Layer& layer : layout.layers)
             transposed.push_back(layer.last || &layer == &layout.layers[0]
                                      ? Buffer()
                                      : make_buffer(static_cast<std::ptrdiff_t>(layer.columns) * stride(layer.in)));
+#if defined(NF_TILES)
+        for (const Layer& layer : layout.layers)
+            for (auto* blocks : {&forward, &backward})
+                blocks->push_back(make_buffer(tiled(layer) ? layer.in / kSide * (layer.out / kSide) * kBlock : 0));
+#endif
     }
 
     void update(const Layout& layout, const float* params) {
@@ -39,6 +52,11 @@ struct Prepared {
             const Layer& layer = layout.layers[l];
             transpose(params + layer.weight, layer.in, layer.columns, layer.ld, layer.w0, transposed[l].get(),
                       stride(layer.in));
+#if defined(NF_TILES)
+            if (!tiled(layer)) continue;
+            split_columns(scaled.get() + layer.weight, layer.ld, layer.in / kSide, layer.out / kSide, forward[l].get());
+            split_columns(transposed[l].get(), stride(layer.in), layer.out / kSide, layer.in / kSide, backward[l].get());
+#endif
         }
     }
 };
@@ -50,11 +68,12 @@ struct Workspace {
     int chunk;
     std::vector<Buffer> hidden, slope;  // slope: dh/dz of a layer, which the backward pass turns into dL/dz in place
     Buffer y, dy, x, target, channels;
+    Buffer scratch;  // of the matrix unit
     std::optional<GridTable> grid;
 
     Workspace(const Problem& p, const Layout& l) : problem(p), layout(l) {
-        chunk = layout.width <= 64 ? 56 : 112;
-        const int rows = round_up(chunk, 16);
+        chunk = chunk_points(layout);
+        const int rows = round_up(chunk, 32);
         for (const Layer& layer : layout.layers) {
             if (layer.last) break;
             hidden.push_back(make_buffer(static_cast<std::ptrdiff_t>(rows) * layer.ld));
@@ -66,6 +85,10 @@ struct Workspace {
         x = make_buffer(rows * p.dims[0]);
         target = make_buffer(rows * outs);
         channels = make_buffer(outs * kLanes);
+#if defined(NF_TILES)
+        const std::ptrdiff_t side = layout.width / kSide;
+        if (uses_tiles(layout)) scratch = make_buffer(2 * side * (rows / kSide) * kBlock + side * kBlock + kSide * kSide);
+#endif
         if (p.grid_rows > 0) grid.emplace(p.grid_rows, p.grid_columns, layout.layers[0].ld);
     }
 
@@ -73,17 +96,18 @@ struct Workspace {
     void run(std::int64_t field, int step, std::int64_t first, std::int64_t last, std::int64_t batch,
              const Prepared& weights, float* grad, Sums& sums, const float* value_weight) {
         const int ins = problem.dims[0], outs = problem.dims.back();
-        const float* targets = problem.targets + field * problem.num_points * outs;
+        const float* const targets = problem.targets + field * problem.num_points * outs;
+        const float* const coords = problem.coords + field * problem.coords_stride;
         const Layer& bottom = layout.layers[0];
         if (grid) grid->update(problem.coords, weights.scaled.get() + bottom.weight, weights.scaled.get() + bottom.bias);
         std::fill_n(channels.get(), outs * kLanes, 0.0f);
         const float inverse = static_cast<float>(1.0 / (static_cast<double>(batch) * outs));
         for (std::int64_t at = first; at < last; at += chunk) {
             const int points = static_cast<int>(std::min<std::int64_t>(chunk, last - at));
-            const float* px = problem.coords + at * ins;
+            const float* px = coords + at * ins;
             const float* pt = targets + at * outs;
             if (problem.batch > 0) {
-                gather(field, step, at, points, targets);
+                gather(field, step, at, points, coords, targets);
                 px = x.get();
                 pt = target.get();
             }
@@ -97,7 +121,7 @@ struct Workspace {
         for (int i = 0; i < outs * kLanes; ++i) gb[i % outs] += channels.get()[i];
     }
 
-    void gather(std::int64_t field, int step, std::int64_t at, int points, const float* targets) {
+    void gather(std::int64_t field, int step, std::int64_t at, int points, const float* coords, const float* targets) {
         const int ins = problem.dims[0], outs = problem.dims.back();
         std::uint32_t words[4];
         for (int p = 0; p < points; ++p) {
@@ -105,7 +129,7 @@ struct Workspace {
             if (p == 0 || position % 4 == 0)
                 sample_words(problem.seed, problem.ids[field], static_cast<std::uint32_t>(step), position / 4, words);
             const std::int64_t index = draw_index(words[position % 4], problem.num_points);
-            std::copy_n(problem.coords + index * ins, ins, x.get() + p * ins);
+            std::copy_n(coords + index * ins, ins, x.get() + p * ins);
             std::copy_n(targets + index * outs, outs, target.get() + p * outs);
         }
     }
@@ -119,10 +143,7 @@ struct Workspace {
             if (l == 0 && grid) {
                 grid->forward(at, points, hidden[0].get(), slope[0].get());
             } else {
-                multiply<Order::rows, Start::bias>(points, layer.columns, layer.in, from, row, w + layer.weight, layer.ld,
-                                                   hidden[l].get(), layer.ld, w + layer.bias);
-                activate(problem.activation, hidden[l].get(), slope[l].get(),
-                         static_cast<std::ptrdiff_t>(points) * layer.ld);
+                hidden_layer(l, points, from, row, weights, hidden[l].get());
             }
             from = hidden[l].get();
             row = layer.ld;
@@ -130,6 +151,41 @@ struct Workspace {
         const Layer& last = layout.layers.back();
         output(points, last.out, last.columns, from, static_cast<int>(row), w + last.weight, last.ld, w + last.bias,
                y.get());
+    }
+
+    // z (P, out) = act(W h + b) of layer l, and its slope.
+    void hidden_layer(std::size_t l, int points, const float* h, std::ptrdiff_t row, const Prepared& weights, float* z) {
+        const Layer& layer = layout.layers[l];
+        const float* const w = weights.scaled.get();
+#if defined(NF_TILES)
+        if (l > 0 && tiled(layer))
+            multiply_tiles(points, layer.out / kSide, layer.in / kSide, h, row, weights.forward[l].get(), z, layer.ld,
+                           w + layer.bias, scratch.get());
+        else
+#endif
+        multiply<Order::rows, Start::bias>(points, layer.columns, layer.in, h, row, w + layer.weight, layer.ld, z,
+                                           layer.ld, w + layer.bias);
+        activate(problem.activation, z, slope[l].get(), static_cast<std::ptrdiff_t>(points) * layer.ld);
+    }
+
+    // dz below (the slope before) = (W^T dz) * slope; the gradient of W += dz^T h, of layer l >= 1.
+    void product_backward(std::size_t l, int points, const Prepared& weights, float* grad) {
+        const Layer &layer = layout.layers[l], &below = layout.layers[l - 1];
+        float *const d = slope[l].get(), *const h = hidden[l - 1].get(), *const to = slope[l - 1].get();
+#if defined(NF_TILES)
+        if (tiled(layer)) {
+            const int in = layer.in / kSide, out = layer.out / kSide, depth = (points + kSide - 1) / kSide;
+            multiply_tiles(points, in, out, d, layer.ld, weights.backward[l].get(), to, below.ld, nullptr, scratch.get());
+            std::fill(d + points * layer.ld, d + depth * kSide * layer.ld, 0.0f);  // whole blocks, of which the rest
+            std::fill(h + points * below.ld, h + depth * kSide * below.ld, 0.0f);  // adds nothing
+            return multiply_transposed_tiles(depth, in, out, h, below.ld, d, layer.ld, grad + layer.weight, layer.ld,
+                                             scratch.get());
+        }
+#endif
+        multiply<Order::rows, Start::zero, true>(points, below.columns, layer.out, d, layer.ld,
+                                                 weights.transposed[l].get(), below.ld, to, below.ld);
+        multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, h, below.ld, d, layer.ld,
+                                                    grad + layer.weight, layer.ld);
     }
 
     void backward(std::int64_t at, int points, const float* px, const Prepared& weights, float* grad) {
@@ -148,13 +204,9 @@ struct Workspace {
         }
         for (std::size_t l = top; l > 0; --l) {
             const Layer& layer = layout.layers[l];
-            const Layer& below = layout.layers[l - 1];
-            const float* d = slope[l].get();
-            if (l < top) input_backward<0>(points, layer.columns, nullptr, d, layer.ld, nullptr, grad + layer.bias);
-            multiply<Order::rows, Start::zero, true>(points, below.columns, layer.out, d, layer.ld,
-                                                     weights.transposed[l].get(), below.ld, slope[l - 1].get(), below.ld);
-            multiply<Order::columns, Start::accumulate>(layer.in, layer.columns, points, hidden[l - 1].get(), below.ld, d,
-                                                        layer.ld, grad + layer.weight, layer.ld);
+            if (l < top)
+                input_backward<0>(points, layer.columns, nullptr, slope[l].get(), layer.ld, nullptr, grad + layer.bias);
+            product_backward(l, points, weights, grad);
         }
         first_backward(at, points, px, grad);
     }

@@ -21,6 +21,12 @@ struct FlushDenormals {
 #endif
 };
 
+#if defined(NF_TILES)
+#define NF_TILE_MODE const TileMode tile_mode
+#else
+#define NF_TILE_MODE
+#endif
+
 constexpr int kReport = 16;  // steps between two reports of progress
 
 struct State {
@@ -103,6 +109,7 @@ void fit_alone(State& s, Workspace& space, std::int64_t field, Progress& progres
 
 void fit_fields(const Problem& problem, const Layout& layout, Progress& progress, std::atomic<std::int64_t>& next) {
     const FlushDenormals mode;
+    NF_TILE_MODE;
     State state(problem, layout);
     Workspace space(problem, layout);
     for (std::int64_t field = next.fetch_add(1); field < problem.num_fields; field = next.fetch_add(1)) {
@@ -125,6 +132,7 @@ struct Team {
 
 void fit_team(State& s, Progress& progress, int member, Team& team) {
     const FlushDenormals mode;
+    NF_TILE_MODE;
     Workspace& space = *team.spaces[member];
     for (std::int64_t field = 0; field < s.problem.num_fields; ++field) {
         Adam adam;

@@ -11,4 +11,5 @@ NF_DECLARE(baseline)
 #if defined(NF_X86)
 NF_DECLARE(avx2)
 NF_DECLARE(avx512)
+NF_DECLARE(amx)
 #endif

@@ -7,6 +7,10 @@
 #include <memory>
 #include <new>
 
+#if defined(__AVX512DQ__)
+#include <immintrin.h>
+#endif
+
 #ifndef NF_LANES
 #define NF_LANES 4
 #endif
@@ -18,6 +22,7 @@ constexpr int kLanes = NF_LANES;
 typedef float vec __attribute__((vector_size(NF_LANES * 4), aligned(NF_LANES * 4), may_alias));
 typedef float vec_unaligned __attribute__((vector_size(NF_LANES * 4), aligned(4), may_alias));
 typedef std::int32_t ivec __attribute__((vector_size(NF_LANES * 4), aligned(NF_LANES * 4), may_alias));
+typedef std::uint32_t uvec __attribute__((vector_size(NF_LANES * 4), aligned(NF_LANES * 4), may_alias));
 
 #define NF_INLINE __attribute__((always_inline)) inline
 
@@ -54,25 +59,6 @@ inline Buffer make_buffer(std::ptrdiff_t count) {
     return Buffer(p);
 }
 
-// [a0+a1, a2+a3, ..., b0+b1, ...]: log2(kLanes) rounds of it turn kLanes vectors into the vector of their sums.
-NF_INLINE vec pair_sums(vec a, vec b) {
-    ivec even, odd;
-    for (int i = 0; i < kLanes; ++i) {
-        even[i] = 2 * i;
-        odd[i] = 2 * i + 1;
-    }
-#if defined(__clang__)
-    vec lo, hi;
-    for (int i = 0; i < kLanes; ++i) {
-        lo[i] = 2 * i < kLanes ? a[2 * i] : b[2 * i - kLanes];
-        hi[i] = 2 * i < kLanes ? a[2 * i + 1] : b[2 * i + 1 - kLanes];
-    }
-    return lo + hi;
-#else
-    return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
-#endif
-}
-
 // Lanes of a where the bit `step` of the lane number is clear, of b where it is set, the latter moved by `step`; and the
 // other way round: one round of transposing a square of vectors.
 template <int step>
@@ -94,6 +80,36 @@ NF_INLINE void exchange(vec& a, vec& b) {
 #endif
     a = first;
     b = second;
+}
+
+// Lanes of a with the bit `step` clear hold a's sums of pairs that far apart, the others b's.
+template <int step>
+NF_INLINE vec pair_sums(vec a, vec b) {
+    vec own, other;
+#if defined(__clang__)
+    for (int i = 0; i < kLanes; ++i) {
+        own[i] = (i & step) == 0 ? a[i] : b[i];
+        other[i] = (i & step) == 0 ? a[i + step] : b[i - step];
+    }
+#else
+    ivec at, across;
+    for (int i = 0; i < kLanes; ++i) {
+        at[i] = (i & step) == 0 ? i : kLanes + i;
+        across[i] = (i & step) == 0 ? i + step : kLanes + i - step;
+    }
+    own = __builtin_shuffle(a, b, at);
+    other = __builtin_shuffle(a, b, across);
+#endif
+    return own + other;
+}
+
+// The vector of the sums of v[0], v[1], ...
+template <int step = kLanes / 2>
+NF_INLINE vec sums_of(vec (&v)[kLanes]) {
+#pragma GCC unroll 8
+    for (int r = 0; r < step; ++r) v[r] = pair_sums<step>(v[r], v[r + step]);
+    if constexpr (step > 1) return sums_of<step / 2>(v);
+    return v[0];
 }
 
 template <int step>

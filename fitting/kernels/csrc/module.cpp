@@ -9,6 +9,14 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(NF_X86)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "kernels.hpp"
 #define NF_ISA binding
 #include "philox.hpp"
@@ -27,12 +35,31 @@ struct Isa {
     void (*sine_cosine)(const float*, std::int64_t, float*, float*);
 };
 
+#if defined(NF_X86)
+// Whether the processor has the matrix unit with bf16, and the system lets this process use it: its registers are large,
+// so Linux wants to be asked once per process.
+bool matrix_unit() {
+#if defined(__linux__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kBf16) == 0 || (d & kTile) == 0) return false;
+    constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    static const bool granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+    return granted;
+#else
+    return false;
+#endif
+}
+#endif
+
 std::vector<Isa> available() {  // fastest first
     std::vector<Isa> list;
 #if defined(NF_X86)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd"))
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd");
+    if (avx512 && matrix_unit()) list.push_back({"amx", nf::amx::fit, nf::amx::sine_cosine_array});
+    if (avx512)
         list.push_back({"avx512", nf::avx512::fit, nf::avx512::sine_cosine_array});
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         list.push_back({"avx2", nf::avx2::fit, nf::avx2::sine_cosine_array});
@@ -80,10 +107,13 @@ bool fit(Floats params, const std::vector<int>& dims, ReadFloats coords, ReadFlo
     expect(params.ndim() == 2 && static_cast<std::int64_t>(params.shape(1)) == count, "params: expected (N, P)");
     p.num_fields = params.shape(0);
     p.num_params = count;
-    p.num_points = coords.shape(0);
+    const bool own = coords.ndim() == 3;  // every field has its own points
+    expect((own && coords.shape(0) == params.shape(0)) || coords.ndim() == 2, "coords: expected (M, E) or (N, M, E)");
+    p.num_points = coords.shape(own ? 1 : 0);
     p.dims = dims;
-    expect(coords.ndim() == 2 && static_cast<int>(coords.shape(1)) == dims[0], "coords: expected (M, E)");
-    expect(targets.ndim() == 3 && targets.shape(0) == params.shape(0) && targets.shape(1) == coords.shape(0) &&
+    expect(static_cast<int>(coords.shape(own ? 2 : 1)) == dims[0], "coords: expected (M, E) or (N, M, E)");
+    p.coords_stride = own ? p.num_points * dims[0] : 0;
+    expect(targets.ndim() == 3 && targets.shape(0) == params.shape(0) && static_cast<std::int64_t>(targets.shape(1)) == p.num_points &&
                static_cast<int>(targets.shape(2)) == dims.back(),
            "targets: expected (N, M, O)");
     expect(p.num_points >= 1, "coords: expected at least one point");
@@ -96,7 +126,7 @@ bool fit(Floats params, const std::vector<int>& dims, ReadFloats coords, ReadFlo
     expect(options.batch >= 0, "batch: expected zero or more");
     if (options.grid_rows > 0 || options.grid_columns > 0) {
         const std::int64_t points = static_cast<std::int64_t>(options.grid_rows) * options.grid_columns;
-        expect(dims[0] == 2 && points == p.num_points && is_grid(coords.data(), options.grid_rows, options.grid_columns),
+        expect(!own && dims[0] == 2 && points == p.num_points && is_grid(coords.data(), options.grid_rows, options.grid_columns),
                "grid: expected (rows, columns) of which coords (M, 2) are the product grid, row by row");
         if (options.activation == "sine" && options.batch == 0) {
             p.grid_rows = options.grid_rows;

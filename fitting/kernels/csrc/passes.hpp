@@ -41,11 +41,7 @@ inline void output(int points, int outs, int columns, const float* h, int ldh, c
                 for (int i = 0; i < kLanes; ++i)
                     part[i] += load(h + static_cast<std::ptrdiff_t>(p + i) * ldh + j) * weight;
             }
-#pragma GCC unroll 5
-            for (int n = kLanes; n > 1; n /= 2)
-#pragma GCC unroll 8
-                for (int i = 0; i < n / 2; ++i) part[i] = pair_sums(part[2 * i], part[2 * i + 1]);
-            const vec value = part[0] + b[o];
+            const vec value = sums_of(part) + b[o];
             const int last = points - p < kLanes ? points - p : kLanes;
             if (outs == 1 && last == kLanes)
                 store(y + p, value);

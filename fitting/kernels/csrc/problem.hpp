@@ -14,7 +14,8 @@ struct Problem {
     std::vector<int> dims;  // encoded input, hidden widths, output
     Activation activation = Activation::sine;
     float w0_first = 30.0f, w0_hidden = 30.0f;
-    const float* coords = nullptr;       // (num_points, dims[0])
+    const float* coords = nullptr;       // (num_points, dims[0]), or one set per field
+    std::int64_t coords_stride = 0;      // floats from one field's set to the next; 0: all share one
     const float* targets = nullptr;      // (num_fields, num_points, O)
     const float* value_scale = nullptr;  // (O)
     Loss loss = Loss::mse;

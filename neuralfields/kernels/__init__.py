@@ -1,0 +1,1 @@
+"""Kernels that evaluate fields, and the formulas that every kernel shares."""
