@@ -25,6 +25,11 @@ def start(*words: object, **options) -> subprocess.Popen:
     )
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to the jobs it starts in the background: their children, too, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_help_of_every_command_imports_nothing_slow() -> None:
     lines = ["import sys", "from apps.cli import main"]
     lines += [f"assert main({name.split()!r} + ['--help']) == 0" for name in cli.COMMANDS]
@@ -125,7 +130,7 @@ def test_interrupted_fit_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=pixels)
     out = tmp_path / "store"
     words = ["fit", "images", tmp_path / "x.npz", "--out", out, "--shard", 1, "--backend", "torch", "--threads", 1]
-    process = start(*words, "--steps", 250, start_new_session=True)
+    process = start(*words, "--steps", 100, start_new_session=True, preexec_fn=heed_interrupts)
     deadline = time.monotonic() + 60
     while not list(out.glob("index-*.parquet")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -134,7 +139,7 @@ def test_interrupted_fit_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     assert process.returncode == cli.INTERRUPTED, error
     assert f"partial work is kept in {out}; run the same command again to go on" in error.splitlines()[-1]
     assert "Traceback" not in error
-    again = start(*words, "--steps", 250, "--json")
+    again = start(*words, "--steps", 100, "--json")
     printed, error = again.communicate()
     assert again.returncode == 0, error
     figures = json.loads(printed.splitlines()[-1])
