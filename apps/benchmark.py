@@ -1,12 +1,19 @@
-"""nf bench fit: hand the options to the benchmark and its rows to the output."""
+"""nf bench fit and nf bench mesh: hand the options to a benchmark and its rows to the output."""
 
 from dataclasses import replace
 
 from apps.bench.fit import BenchFit as BenchFit
 from apps.bench.fit import run
+from apps.bench.mesh import BenchMesh as BenchMesh
+from apps.bench.mesh import run as run_mesh
 from apps.output import Output
 
 
 def bench_fit(options: BenchFit, output: Output) -> None:
     """Run `nf bench fit`."""
     output.record(rows=run(replace(options, output=replace(options.output, json=False))))
+
+
+def bench_mesh(options: BenchMesh, output: Output) -> None:
+    """Run `nf bench mesh`."""
+    output.record(rows=run_mesh(replace(options, output=replace(options.output, json=False))))

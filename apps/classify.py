@@ -17,6 +17,7 @@ from apps.progress import Progress
 if TYPE_CHECKING:
     from neuralfields import FieldStore
     from wsnets import Reader
+    from wsnets.data import Population
     from wsnets.train import ClassifyConfig, TrainProgress
 
 READ_AT_ONCE = 4096
@@ -57,6 +58,8 @@ class TrainClassify:
     """Folder of the reader."""
     test: Annotated[str | None, arg(metavar="STORE", help_behavior_hint="(default: none)")] = None
     """Store of held-out fields to evaluate on."""
+    test_fraction: float = 0.0
+    """Without --test: share of STORE kept aside to evaluate on; copies of one item stay on one side."""
     training: Annotated[TrainingOptions, OmitArgPrefixes] = field(default_factory=TrainingOptions)
     threads: Threads = None
     """Processor threads."""
@@ -85,8 +88,8 @@ def train_classify(options: TrainClassify, output: Output) -> None:
 
     limit_threads(options.threads)
     store = open_store(options.store)
-    test = None if options.test is None else open_store(options.test)
     settings: dict[str, Any] = given(options.training)
+    store, test = split(store, options.test, options.test_fraction, settings.get("seed", 0))
     reader, seconds, epochs = train_reader(store, ClassifyConfig(**settings), options.out, options.output.quiet)
     found = summary(reader)
     took = f"{epochs} epochs in {duration(seconds)}" if epochs else "nothing left to train"
@@ -101,8 +104,22 @@ def train_classify(options: TrainClassify, output: Output) -> None:
     output.next(["nf", "predict", options.out, options.test or options.store, "--out", "predictions.csv"])
 
 
+def split(
+    store: "FieldStore", test: str | None, fraction: float, seed: int
+) -> tuple["Population", "Population | None"]:
+    """The fields to train on and those to evaluate on: another store, a part of this one, or none."""
+    from neuralfields.store import open_store
+    from wsnets.data import split_test
+
+    if test is not None and fraction:
+        raise ValueError(f"test={test!r} and test_fraction={fraction} are both given: expected one of them")
+    if fraction:
+        return split_test(store, fraction, seed)
+    return store, None if test is None else open_store(test)
+
+
 def train_reader(
-    store: "FieldStore", config: "ClassifyConfig", out: str | Path, quiet: bool
+    store: "Population", config: "ClassifyConfig", out: str | Path, quiet: bool
 ) -> tuple["Reader", float, int]:
     """Train with a progress bar; return the reader, the seconds it took and the number of epochs run now."""
     from wsnets.train import classify
@@ -133,7 +150,7 @@ def validation_line(found: dict[str, Any]) -> str:
     return f"{right}, epoch {found['best_epoch']} of {found['epochs']} was kept"
 
 
-def evaluate(reader: "Reader", test: "FieldStore", out: Path, output: Output) -> None:
+def evaluate(reader: "Reader", test: "Population", out: Path, output: Output) -> None:
     """Print and record how well a reader does on held-out fields, and draw its confusion matrix."""
     found = reader.evaluate(test)
     rows = [

@@ -33,8 +33,17 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("apps.demo", "Demo", "demo", "", "fit 1,797 digits, read them from their weights, make a report"),
     "fit images": Command("apps.fit", "FitImages", "fit_images", "SOURCE --out DIR", "fit one field to every image"),
+    "fit shapes": Command(
+        "apps.fit_shapes", "FitShapes", "fit_shapes", "SOURCE --out DIR", "fit one field to every mesh or point cloud"
+    ),
+    "fit views": Command(
+        "apps.fit_views", "FitViews", "fit_views", "SOURCE --out DIR", "fit one radiance field to every posed scene"
+    ),
     "info": Command("apps.info", "Info", "info", "[STORE]", "describe a store, or this installation"),
     "render": Command("apps.render", "Render", "render", "STORE --out FILE", "draw fields at any size"),
+    "mesh": Command(
+        "apps.mesh", "MeshFields", "mesh", "STORE --out DIR", "write the surfaces of shape fields as meshes"
+    ),
     "train classify": Command(
         "apps.classify", "TrainClassify", "train_classify", "STORE --out DIR", "train a network that reads weights"
     ),
@@ -51,6 +60,7 @@ COMMANDS = {
         "apps.recipes", "Check", "check", "NAME SOURCE", "refit and compare with published statistics"
     ),
     "bench fit": Command("apps.benchmark", "BenchFit", "bench_fit", "", "time one fitting step against other ways"),
+    "bench mesh": Command("apps.benchmark", "BenchMesh", "bench_mesh", "", "time the extraction of surfaces"),
 }
 
 

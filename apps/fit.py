@@ -1,6 +1,7 @@
 """nf fit images: one field per image, on disk."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -14,6 +15,7 @@ from apps.progress import Progress
 if TYPE_CHECKING:
     from fitting import FitConfig, FitProgress, recipes
     from fitting.signals.image import ImageSignals
+    from fitting.signals.signal import Signals
     from neuralfields import FieldSpec, FieldStore
 
 RECIPE = "(default: the recipe's)"
@@ -41,8 +43,14 @@ class FitOptions:
     """Source of all randomness, together with the id of the image."""
     target_psnr: Annotated[float | None, arg(metavar="DB", help_behavior_hint=RECIPE)] = None
     """A field stops at this PSNR; 0 never stops early."""
-    backend: Annotated[str | None, arg(metavar="{auto,torch,native}", help_behavior_hint="(default: auto)")] = None
+    backend: Annotated[str | None, arg(metavar="{auto,torch,native,triton}", help_behavior_hint="(default: auto)")] = (
+        None
+    )
     """What runs the arithmetic."""
+    precision: Annotated[
+        str | None, arg(metavar="{auto,fp32,tf32x3,tf32,bf16}", help_behavior_hint="(default: auto)")
+    ] = None
+    """Precision of the hidden layers' products on the triton backend."""
     threads: Threads = None
     """Processor threads."""
     shard: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 1024)")] = None
@@ -114,9 +122,18 @@ def architecture(signals: "ImageSignals", recipe: "recipes.Recipe | None", optio
 
 
 def fit_store(
-    signals: "ImageSignals", spec: "FieldSpec", config: "FitConfig", out: str, recipe: str | None, quiet: bool
+    signals: "Signals",
+    spec: "FieldSpec",
+    config: "FitConfig",
+    out: str,
+    recipe: str | None,
+    quiet: bool,
+    error: Callable[[float], str] = "{:.1f} dB in work".format,
 ) -> tuple["FieldStore", float, int]:
-    """Fit with a progress bar; return the store, the seconds it took and how many fields were there before."""
+    """Fit with a progress bar; return the store, the seconds it took and how many fields were there before.
+
+    error: words for the error of the fields in work, given as PSNR in dB.
+    """
     from fitting import fit
     from neuralfields.store import open_store
 
@@ -126,7 +143,7 @@ def fit_store(
 
         def update(now: "FitProgress") -> None:
             count = f"{now.fields_done:,} of {now.fields_total:,}"
-            bar.update(now.steps_done, now.steps_total, count, f"{now.psnr:.1f} dB in work")
+            bar.update(now.steps_done, now.steps_total, count, error(now.psnr))
 
         store = fit(signals, spec, config, out=out, recipe=recipe, progress=update)
     return store, time.perf_counter() - started, found

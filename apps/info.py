@@ -38,11 +38,16 @@ def info(options: Info, output: Output) -> None:
 def backends() -> dict[str, str]:
     """Name -> what it runs on, or why it cannot run here."""
     from fitting import FitConfig
-    from fitting.kernels import step_native
+    from fitting.kernels import step_native, step_triton
     from neuralfields import SIREN
 
     reason = step_native.unsupported(SIREN(2, 1), FitConfig(backend="native"))
-    return {"torch": "yes", "native": f"yes, {step_native.isa()}" if reason is None else f"no: {reason}"}
+    triton = step_triton.missing()
+    return {
+        "torch": "yes",
+        "native": f"yes, {step_native.isa()}" if reason is None else f"no: {reason}",
+        "triton": "yes" if triton is None else f"no: {triton}",
+    }
 
 
 def _installation(output: Output) -> None:

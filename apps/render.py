@@ -1,33 +1,38 @@
-"""nf render: pictures of image fields, at any size, beside the originals."""
+"""nf render: pictures of fields, at any size, beside the originals."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from tyro.conf import arg
+from tyro.conf import OmitArgPrefixes, arg
 
 from apps.options import SHOWN, ImageOptions, Images, Shown, Size, StorePath
 from apps.output import Output
+from apps.render_shapes import ShapeDrawing, render_shapes
+from apps.render_views import render_views
+from apps.selection import Positions, positions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from neuralfields import FieldStore
 
-Positions: TypeAlias = Annotated[
-    tuple[int, ...] | None, arg(metavar="INT [INT ...]", help_behavior_hint="(default: see --count)")
-]
+SUFFIXES = {False: (".png",), True: (".png", ".mp4", ".gif")}  # of what lies in space: also films
 
 
 @dataclass(frozen=True, kw_only=True)
 class Render:
-    """Draw fields of STORE as one PNG: a sheet with captions, or the bare picture of a single field."""
+    """Draw fields of STORE as one picture: a sheet with captions, or the bare picture of a single field.
+
+    Fields of shapes are drawn as shaded surfaces or slices, radiance fields from a new place or, with --beside, from
+    where held-out photographs were taken; one of either as a film where --out is a video.
+    """
 
     store: StorePath
-    """Folder of a store of image fields."""
+    """Folder of a store."""
     out: Annotated[str, arg(metavar="FILE.png")]
-    """Picture to write."""
+    """Picture to write, or of a shape or a scene FILE.mp4 or FILE.gif."""
     fields: Positions = None
     """Positions of the fields to draw."""
     count: int = 64
@@ -37,8 +42,9 @@ class Render:
     scale: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 1)")] = None
     """Draw at so many times the stored size."""
     beside: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(default: none)")] = None
-    """Where the originals are, to show them beside their fields; as the SOURCE of `nf fit images`."""
+    """Where the originals are, to show them beside their fields; as the SOURCE that was fitted."""
     images: Images = field(default_factory=ImageOptions)
+    shapes: Annotated[ShapeDrawing, OmitArgPrefixes] = field(default_factory=ShapeDrawing)
     output: Shown = SHOWN
 
 
@@ -48,10 +54,15 @@ def render(options: Render, output: Output) -> None:
     from neuralfields.render.sheet import save_png, sheet
     from neuralfields.store import open_store
 
-    if Path(options.out).suffix.lower() != ".png":
-        raise ValueError(f"out={options.out!r}: expected a file name that ends in .png")
     store = open_store(options.store)
+    accepted = SUFFIXES[store.spec.in_dim != 2]
+    if Path(options.out).suffix.lower() not in accepted:
+        raise ValueError(f"out={options.out!r}: expected a file name that ends in {' or '.join(accepted)}")
     rows = positions(store, options.fields, options.count)
+    if store.spec.in_dim == 3:
+        return render_shapes(options, store, rows, output)
+    if store.spec.view is not None:
+        return render_views(options, store, rows, output)
     size = picture_size(store, options.size, options.scale)
     pictures = image(store[rows], size)
     columns, headers = [pictures], None
@@ -66,20 +77,6 @@ def render(options: Render, output: Output) -> None:
         save_png(options.out, sheet(columns, captions=captions(store, rows), headers=headers))
     output.facts([("drawn", f"{len(rows):,} of {len(store):,} fields at {size[0]}x{size[1]}"), ("out", options.out)])
     output.record(fields=len(rows), positions=rows, size=size, out=options.out)
-
-
-def positions(store: "FieldStore", fields: tuple[int, ...] | None, count: int) -> np.ndarray:
-    """Which fields to draw: those asked for, or `count` spread evenly. Raises ValueError for others than are there."""
-    if len(store) == 0:
-        raise ValueError(f"{store.path} holds no fields yet")
-    if fields is None:
-        if count < 1:
-            raise ValueError(f"count={count}: expected a positive number")
-        return np.unique(np.linspace(0, len(store) - 1, min(count, len(store))).round().astype(np.int64))
-    bad = [number for number in fields if not -len(store) <= number < len(store)]
-    if bad or not fields:
-        raise ValueError(f"fields={list(fields)}: expected positions from 0 to {len(store) - 1}")
-    return np.array(fields, np.int64) % len(store)
 
 
 def picture_size(store: "FieldStore", size: tuple[int, int] | None, scale: float | None) -> tuple[int, int]:

@@ -7,3 +7,7 @@ from fitting.fit import FitResult as FitResult
 from fitting.fit import fit as fit
 from fitting.fit import fit_batch as fit_batch
 from fitting.signals import image as images
+from fitting.signals import shape as shapes
+from fitting.signals import views as views
+from fitting.view_run import ViewFitConfig as ViewFitConfig
+from fitting.views_fit import fit_views as fit_views

@@ -9,6 +9,7 @@ Schedule = Literal["constant", "cosine"]
 Optimizer = Literal["adam", "adamw"]
 Loss = Literal["mse", "l1", "bce"]
 DType = Literal["float32", "float64"]
+Precision = Literal["auto", "fp32", "tf32x3", "tf32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,10 @@ class FitConfig:
     of a store and a position in it, "runs/x#0"; init_scheme: formula of neuralfields.inits (None: the activation's
     own); seed: with the field's id the only source of randomness; target_psnr: a field stops at this PSNR in dB (of
     the step's points, unclipped), not before min_steps (0: never stops early); curve_every: steps between points of
-    the learning curve; shard: fields per file; dtype: arithmetic; backend: auto, torch or native; threads: 0 means
-    all cores. Raises ValueError for values outside these.
+    the learning curve; shard: fields per file; dtype: arithmetic; precision: of the hidden layers' products on the
+    triton backend, where auto is the fastest that costs less than 0.5 dB (the others have fp32); backend: auto, torch,
+    native or triton; threads: 0 means all cores; eikonal, normals: weights of two more losses of distance fields, on
+    the torch backend (losses.surface_terms). Raises ValueError for values outside these.
     """
 
     steps: int = 1000
@@ -46,19 +49,23 @@ class FitConfig:
     curve_every: int = 50
     shard: int = 1024
     dtype: DType = "float32"
+    precision: Precision = "auto"
     backend: str = "auto"
     threads: int = 0
+    eikonal: float = 0.0
+    normals: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("curve_every", 1), ("shard", 1), ("batch", 0), ("warmup", 0)):
             _check(name, getattr(self, name), getattr(self, name) >= least, f"a whole number from {least}")
-        for name in ("threads", "min_steps", "target_psnr", "weight_decay", "lr_final"):
+        for name in ("threads", "min_steps", "target_psnr", "weight_decay", "lr_final", "eikonal", "normals"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
         for name in ("lr", "eps"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
         for name in ("beta1", "beta2"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "a number in [0, 1)")
-        for name, kind in (("schedule", Schedule), ("optimizer", Optimizer), ("loss", Loss), ("dtype", DType)):
+        kinds = {"schedule": Schedule, "optimizer": Optimizer, "loss": Loss, "dtype": DType, "precision": Precision}
+        for name, kind in kinds.items():
             accepted = get_args(kind)
             _check(name, getattr(self, name), getattr(self, name) in accepted, f"one of {', '.join(accepted)}")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "a whole number in [0, 2^32)")
@@ -80,6 +87,11 @@ class FitConfig:
     def result_json(self) -> dict:
         """The settings that decide the result: without backend, threads and shard, which must not."""
         return {k: v for k, v in self.to_json().items() if k not in ("threads", "shard")}
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether a loss needs the gradient of the field."""
+        return self.eikonal > 0 or self.normals > 0
 
 
 def _check(name: str, value: object, ok: bool, accepted: str) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from fitting.config import FitConfig
-from fitting.kernels import step_native, step_torch
+from fitting.kernels import step_native, step_torch, step_triton
 from fitting.kernels.task import StepResult, StepTask
 from fitting.losses import mse_to_psnr
 from fitting.metrics import summary
 from fitting.schedule import learning_rates
-from fitting.signals.signal import Signals
+from fitting.signals.signal import Points, Signals
 from neuralfields import backend, inits
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import encode
@@ -80,18 +80,19 @@ def fit(
     }
     with StoreWriter(out, spec, meta, len(signals), config.shard) as writer:
         missing = writer.missing()
-        watch = _Watch(progress, len(signals), config.steps, len(signals) - sum(p.stop - p.start for _, p in missing))
+        watch = Watch(progress, len(signals), config.steps, len(signals) - sum(p.stop - p.start for _, p in missing))
         for shard, positions in missing:
             started = time.perf_counter()
             part = signals.select(positions)
             result = _fit_part(part, spec, config, chosen, watch)
             fields, curves = result.fields.to(torch.float32), torch.from_numpy(result.curves)
             writer.write(shard, fields, _rows(part, result, config), curves)
-            _log(Path(out), shard, result, time.perf_counter() - started)
+            log_shard(Path(out), shard, result, time.perf_counter() - started)
             watch.base += len(part)
         if not writer.complete:
             written = open_store(out)
-            writer.finish(statistics(written.batches(1024), _quality(written), written.column("steps")))
+            quality = _quality(written, set(signals.columns()))
+            writer.finish(statistics(written.batches(1024), quality, written.column("steps")))
     return open_store(out)
 
 
@@ -100,7 +101,7 @@ def fit_batch(
 ) -> FitResult:
     """Fit one field to every signal, in memory only."""
     config = with_overrides(config or FitConfig(), overrides)
-    watch = _Watch(progress, len(signals), config.steps, 0)
+    watch = Watch(progress, len(signals), config.steps, 0)
     return _fit_part(signals, spec, config, choose_backend(spec, config, signals), watch)
 
 
@@ -117,13 +118,15 @@ def choose_backend(spec: FieldSpec, config: FitConfig, signals: Signals) -> str:
     """Name of the backend that will run this work. Raises ValueError when an explicit request cannot be met."""
     if signals.channels != spec.out_dim:
         raise ValueError(f"spec has out_dim={spec.out_dim}: expected {signals.channels}, the channels of the signals")
-    reasons = {"native": step_native.unsupported(spec, config), "torch": None}
-    return backend.choose(config.backend, reasons)
+    on_gpu = {"triton": step_triton.unsupported(spec, config)}
+    on_cpu = {"native": step_native.unsupported(spec, config), "torch": step_torch.unsupported(spec, config)}
+    # Without a GPU Triton's interpreter may be there, which is for tests: never what "auto" wants.
+    return backend.choose(config.backend, on_gpu | on_cpu if torch.cuda.is_available() else on_cpu | on_gpu)
 
 
-def _quality(store: FieldStore) -> dict[str, np.ndarray]:
-    """The columns of a store's index that signals judged its fields by."""
-    own = [name for name in store.index.column_names if name not in COLUMNS]
+def _quality(store: FieldStore, known: set[str]) -> dict[str, np.ndarray]:
+    """The columns of a store's index that signals judged its fields by: those neither fixed nor known before."""
+    own = [name for name in store.index.column_names if name not in COLUMNS and name not in known]
     psnr = store.column("psnr")
     judged = {} if own and np.isnan(psnr).all() else {"psnr": psnr}
     return judged | {name: store.column(name) for name in own}
@@ -140,23 +143,37 @@ def statistics(batches: Iterator[FieldBatch], quality: dict[str, np.ndarray], st
     return {**summary(quality), "steps_mean": float(np.mean(steps)), "std": std}
 
 
-def _fit_part(signals: Signals, spec: FieldSpec, config: FitConfig, chosen: str, watch: "_Watch") -> FitResult:
+def _fit_part(signals: Signals, spec: FieldSpec, config: FitConfig, chosen: str, watch: "Watch") -> FitResult:
     dtype = getattr(torch, config.dtype)
     points = signals.points(spec)
+    coords = points.coords.to(dtype)
     task = StepTask(
         start=starting_point(spec, signals.ids, config).to(dtype),
-        encoded=encode(spec, points.coords.to(dtype)).contiguous(),
+        encoded=(coords if spec.trained_encoding else encode(spec, coords)).contiguous(),
         targets=points.targets.to(dtype),
         ids=signals.ids,
         grid=points.grid if spec.encoding is None and config.batch == 0 else None,
         config=config,
         lr=learning_rates(config),
+        **(_surface(points, config, dtype) if config.needs_gradient else {}),
     )
-    run = step_native.run if chosen == "native" else step_torch.run
-    with _torch_threads(config.threads):
+    run = {"native": step_native.run, "triton": step_triton.run, "torch": step_torch.run}[chosen]
+    with torch_threads(config.threads):
         result: StepResult = run(task, watch.update)
         quality = signals.quality(result.fields)
     return FitResult(result.fields, quality, result.steps, result.curves, chosen)
+
+
+def _surface(points: Points, config: FitConfig, dtype: torch.dtype) -> dict:
+    """What losses of the gradient need. Raises ValueError for signals that do not have it."""
+    if points.coords.ndim != 3:
+        raise ValueError(
+            f"eikonal={config.eikonal}, normals={config.normals}: expected 0 for signals without distances"
+        )
+    if config.normals > 0 and points.normals is None:
+        raise ValueError(f"normals={config.normals}: the pools hold no points on the surface; expected 0")
+    normals = None if points.normals is None else points.normals.to(dtype)
+    return {"coords": points.coords.to(dtype), "normals": normals, "bound": points.bound}
 
 
 def starting_point(spec: FieldSpec, ids: np.ndarray, config: FitConfig) -> FieldBatch:
@@ -179,18 +196,18 @@ def _rows(signals: Signals, result: FitResult, config: FitConfig) -> dict[str, l
         "name": list(signals.names),
         "init_id": [f"{origin}/{i}" if config.init == "random" else origin for i in signals.ids.tolist()],
         "steps": result.steps.tolist(),
-        **{name: values.tolist() for name, values in result.quality.items()},
+        **{name: values.tolist() for name, values in (signals.columns() | result.quality).items()},
     }
 
 
-def _log(out: Path, shard: int, result: FitResult, seconds: float) -> None:
+def log_shard(out: Path, shard: int, result: FitResult, seconds: float) -> None:
     """Append what may differ between runs (times) to a log beside the store."""
     line = {"shard": shard, "fields": len(result.steps), "seconds": round(seconds, 3), "backend": result.backend}
     with (out / "log.jsonl").open("a") as log:
         log.write(json.dumps(line) + "\n")
 
 
-class _Watch:
+class Watch:
     """Turns a kernel's progress into FitProgress, at most five times a second."""
 
     def __init__(self, callback: OnFit | None, total: int, steps: int, base: int) -> None:
@@ -212,7 +229,7 @@ class _Watch:
 
 
 @contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
+def torch_threads(threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
     if threads:
         torch.set_num_threads(threads)

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from fitting.config import FitConfig
 from fitting.fit import OnFit, fit_batch, statistics
 from fitting.signals.image import ImageSignals
-from neuralfields.spec import SIREN, FieldSpec
+from fitting.signals.shape_pool import PoolConfig
+from fitting.signals.signal import Signals
+from neuralfields.encodings import Positional
+from neuralfields.spec import SIREN, FieldSpec, ReLUField
 
 # Channel statistics that Implicit-Zoo normalises CIFAR-10 with (those of ImageNet).
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -18,19 +21,22 @@ class Recipe:
     """One named recipe.
 
     source: where the settings come from; make_spec: number of channels -> architecture; config: how it is fitted;
-    published: standard deviation per parameter tensor that the original population has, by tensor name; tolerance:
-    largest relative deviation of a refit; note: what the source leaves open.
+    signal: to what ("image", or a kind of shape signal); pool: the points of a shape, None for images; published:
+    standard deviation per parameter tensor that the original population has, by tensor name; tolerance: largest
+    relative deviation of a refit; note: what the source leaves open.
     """
 
     name: str
     source: str
     make_spec: Callable[[int], FieldSpec]
     config: FitConfig
+    signal: str = "image"
+    pool: PoolConfig | None = None
     published: Mapping[str, float] = field(default_factory=dict)
     tolerance: float = 0.05
     note: str = ""
 
-    def spec_for(self, signals: ImageSignals) -> FieldSpec:
+    def spec_for(self, signals: Signals) -> FieldSpec:
         """The architecture for these signals: one output per channel."""
         return self.make_spec(signals.channels)
 
@@ -73,6 +79,29 @@ def _implicit_zoo(channels: int) -> FieldSpec:
         raise ValueError(f"recipe implicit-zoo-cifar10: images have {channels} channels, expected 3")
     return SIREN(2, 3, hidden=(64, 64), w0=30.0, scale=_IMAGENET_STD, offset=_IMAGENET_MEAN, grid="corners", axes="xy")
 
+
+TRUNCATE = 0.1  # distances are clipped to this in every recipe of shapes
+
+
+def _siren_sdf(channels: int) -> FieldSpec:
+    # The scale makes raw outputs +-1 where distances are clipped.
+    return SIREN(3, channels, hidden=(64, 64, 64), w0=30.0, scale=(TRUNCATE,))
+
+
+def _siren_occupancy(channels: int) -> FieldSpec:
+    return SIREN(3, channels, hidden=(64, 64, 64), w0=30.0)
+
+
+def _inr2vec(channels: int) -> FieldSpec:
+    return SIREN(3, channels, hidden=(512, 512, 512, 512), w0=30.0)
+
+
+def _hyper_diffusion(channels: int) -> FieldSpec:
+    encoding = Positional(4, include_input=True, use_pi=False)
+    return ReLUField(3, channels, hidden=(128, 128, 128), encoding=encoding)
+
+
+_SHAPES = {"schedule": "cosine", "lr_final": 0.01, "warmup": 50, "shard": 16}
 
 _ALL = (
     Recipe(
@@ -134,6 +163,44 @@ _ALL = (
         config=FitConfig(
             steps=5000, min_steps=500, target_psnr=30.0, lr=2e-3, init="shared", init_scheme="dws", seed=42
         ),
+    ),
+    Recipe(
+        name="siren-sdf",
+        source="ours: one init and a small network, so that 160 shapes take minutes and their weights stay comparable",
+        make_spec=_siren_sdf,
+        config=FitConfig(steps=1500, lr=2e-3, batch=4096, loss="l1", **_SHAPES),
+        signal="sdf",
+        pool=PoolConfig(),
+    ),
+    Recipe(
+        name="siren-occupancy",
+        source="ours: siren-sdf for the inside and the outside alone",
+        make_spec=_siren_occupancy,
+        config=FitConfig(steps=1500, lr=2e-3, batch=4096, loss="bce", **_SHAPES),
+        signal="occupancy",
+        pool=PoolConfig(),
+    ),
+    Recipe(
+        name="inr2vec-shapes",
+        source="De Luigi et al., ICLR 2023 (inr2vec); mesh_classification/cfg/inrs_dataset.yaml",
+        make_spec=_inr2vec,
+        config=FitConfig(steps=500, lr=1e-4, batch=10_000, loss="bce", shard=16),
+        signal="tsdf",
+        pool=PoolConfig(surface=100_000, near=((0.003, 250_000), (0.01, 200_000), (0.1, 25_000)), uniform=25_000),
+        note="the authors scale shapes to the unit sphere, here the largest side is 1.8; the sigmas are theirs",
+    ),
+    Recipe(
+        name="hyperdiffusion-occupancy",
+        source="Erkoc et al., ICCV 2023 (HyperDiffusion); configs/overfitting_configs/overfit_plane.yaml",
+        make_spec=_hyper_diffusion,
+        config=FitConfig(
+            steps=5000, lr=1e-2, schedule="cosine", batch=2048, loss="bce", init_scheme="linear", shard=16
+        ),
+        signal="occupancy",
+        # Their shapes have a largest side of 0.95 and sigma 0.01, ours 1.8.
+        pool=PoolConfig(near=((0.019, 100_000),), uniform=100_000),
+        note="the authors lower the learning rate by 0.8 on plateaus, here by a cosine; their fields all start "
+        "from the first fitted one: fit one, then the others with --init STORE#0",
     ),
 )
 

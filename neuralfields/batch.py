@@ -15,7 +15,8 @@ class FieldBatch:
     """N fields of one spec in memory.
 
     parameters: name -> (N, *shape), names and shapes as in `spec.shapes`: layer l is `weights[l]` (N, O_l, I_l) and
-    `biases[l]` (N, O_l), as in nn.Linear. Raises ValueError when a name or a shape does not fit the spec.
+    `biases[l]` (N, O_l), as in nn.Linear; a trained encoding and a view head have tensors of their own. Raises
+    ValueError when a name or a shape does not fit the spec.
     """
 
     spec: FieldSpec
@@ -75,7 +76,8 @@ class FieldBatch:
 
     @classmethod
     def from_layers(cls, spec: FieldSpec, weights: Iterable[Tensor], biases: Iterable[Tensor]) -> "FieldBatch":
-        """Build from per-layer weights (N, O_l, I_l) and biases (N, O_l)."""
+        """Build from per-layer weights (N, O_l, I_l) and biases (N, O_l). Raises ValueError when the spec has more."""
+        spec.check_dense("from_layers")
         parameters = {}
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             parameters[f"weights.{layer}"] = weight

@@ -1,4 +1,7 @@
-"""Coordinate encodings without trainable parameters, each formula with its paper."""
+"""Coordinate encodings, each formula with its paper; those with trained parameters have files of their own.
+
+An encoding is called with coordinates and, where it has any, the stacked parameters that its `shapes` lists.
+"""
 
 import math
 from dataclasses import asdict, dataclass
@@ -10,6 +13,8 @@ import torch
 from torch import Tensor
 
 from neuralfields import philox
+from neuralfields.hash_grid import HashGrid
+from neuralfields.tri_plane import TriPlane
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,10 @@ class Positional:
     def out_dim(self, in_dim: int) -> int:
         """Number of encoded features for I coordinates."""
         return in_dim * (2 * self.bands + self.include_input)
+
+    def shapes(self, in_dim: int) -> dict[str, tuple[int, ...]]:
+        """No trained parameters."""
+        return {}
 
     def __call__(self, coords: Tensor) -> Tensor:
         """Encode coordinates (..., I)."""
@@ -67,6 +76,10 @@ class GaussianFourier:
         """Number of encoded features for I coordinates."""
         return 2 * self.features
 
+    def shapes(self, in_dim: int) -> dict[str, tuple[int, ...]]:
+        """No trained parameters."""
+        return {}
+
     def __call__(self, coords: Tensor) -> Tensor:
         """Encode coordinates (..., I)."""
         basis = torch.from_numpy(_normals(self.seed, self.features, coords.shape[-1])) * self.std
@@ -78,20 +91,21 @@ class GaussianFourier:
         return {"name": self.name, **asdict(self)}
 
 
-Encoding = Positional | GaussianFourier
+Encoding = Positional | GaussianFourier | HashGrid | TriPlane
+TRAINED = (HashGrid, TriPlane)
 
 
 def encoding_from_json(data: dict) -> Encoding:
     """Read an encoding's `to_json` output. Raises ValueError for an unknown name or key."""
     options = dict(data)
     name = options.pop("name", None)
-    for kind in (Positional, GaussianFourier):
+    for kind in (Positional, GaussianFourier, HashGrid, TriPlane):
         if kind.name == name:
             try:
                 return kind(**options)
             except TypeError as error:
                 raise ValueError(f"encoding {name!r}: {error}") from None
-    raise ValueError(f"encoding name={name!r}: expected positional or gaussian_fourier")
+    raise ValueError(f"encoding name={name!r}: expected positional, gaussian_fourier, hash_grid or tri_plane")
 
 
 @cache

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from neuralfields.batch import FieldBatch
+from neuralfields.encodings import TRAINED
 from neuralfields.spec import FieldSpec
+from neuralfields.view_head import density_of
+
+MEMORY_MB = 256  # of intermediate results of one chunk, unless asked otherwise
+CACHE_MB = 4  # the same where nothing is kept for autograd: on a processor they then stay in its cache
 
 
 def activate(z: Tensor, spec: FieldSpec, layer: int) -> Tensor:
@@ -30,7 +35,10 @@ def activate(z: Tensor, spec: FieldSpec, layer: int) -> Tensor:
 
 
 def forward_raw(fields: FieldBatch, encoded: Tensor) -> Tensor:
-    """Return raw outputs, before scale and offset: encoded (B, E) or (N, B, E) -> (N, B, O)."""
+    """Return raw outputs, before scale and offset: encoded (B, E) or (N, B, E) -> (N, B, O).
+
+    With a view head these are the trunk's: raw density and geometry features, (N, B, 1 + G).
+    """
     h = encoded.expand(len(fields), *encoded.shape) if encoded.ndim == 2 else encoded
     layers = list(zip(fields.weights, fields.biases, strict=True))
     for layer, (weight, bias) in enumerate(layers):
@@ -40,41 +48,96 @@ def forward_raw(fields: FieldBatch, encoded: Tensor) -> Tensor:
     return h
 
 
-def encode(spec: FieldSpec, coords: Tensor) -> Tensor:
-    """Apply the spec's coordinate encoding, if it has one: (..., I) -> (..., E)."""
-    return coords if spec.encoding is None else spec.encoding(coords)
+def encode(fields: FieldBatch | FieldSpec, coords: Tensor) -> Tensor:
+    """Apply the coordinate encoding, if there is one: coords (..., I) -> (..., E), I being 3 with a view head.
 
-
-def evaluate(fields: FieldBatch, coords: Tensor, memory_mb: int = 256) -> Tensor:
-    """Evaluate N fields at shared or per-field coordinates, differentiable in weights and coordinates.
-
-    value = scale * f(x) + offset. Shapes: coords (B, I) or (N, B, I), in [-1, 1] -> values (N, B, O). Intermediate
-    results of one chunk of fields and points stay below `memory_mb` megabytes (chunks run one after another; what
-    autograd keeps comes on top). Raises ValueError when coords do not fit the fields.
+    A spec is enough where the encoding has no parameters. A trained encoding needs the fields, and takes (B, I) or (N,
+    B, I) to (N, B, E). Raises ValueError when it is given only a spec.
     """
+    spec = fields if isinstance(fields, FieldSpec) else fields.spec
+    if spec.encoding is None:
+        return coords
+    if not isinstance(spec.encoding, TRAINED):
+        return spec.encoding(coords)
+    if isinstance(fields, FieldSpec):
+        raise ValueError(f"fields is a spec, {spec.describe()}: expected fields, whose encoding is trained")
+    return spec.encoding(coords, *(fields.parameters[name] for name in spec.encoding.shapes(spec.encoded_dim)))
+
+
+def evaluate(fields: FieldBatch, coords: Tensor, memory_mb: int | None = None) -> Tensor:
+    """Evaluate N fields at shared or per-field coordinates, differentiable in parameters and coordinates.
+
+    value = scale * f(x) + offset. Shapes: coords (B, I) or (N, B, I), in [-1, 1] -> values (N, B, O). With a view head
+    coords are (position, unit direction), I = 6, and values (r, g, b in [0, 1], sigma >= 0 in 1 / length). Intermediate
+    results of one chunk of fields and points stay below `memory_mb` megabytes, by default 256, or 4 on a processor
+    without autograd (chunks run one after another; what autograd keeps comes on top). Raises ValueError when coords do
+    not fit the fields.
+    """
+    if fields.spec.view is None:
+        return denormalise(fields.spec, _chunked(fields, coords, memory_mb, fields.spec.in_dim, _raw))
+    return _chunked(fields, coords, memory_mb, fields.spec.in_dim, _radiance)
+
+
+def density(fields: FieldBatch, positions: Tensor, memory_mb: int | None = None) -> Tensor:
+    """Density of N radiance fields: positions (B, 3) or (N, B, 3), in [-1, 1] -> sigma (N, B) >= 0 in 1 / length.
+
+    Runs the trunk only. Differentiable and chunked as `evaluate`. Raises ValueError for fields without a view head and
+    for positions that do not fit.
+    """
+    if fields.spec.view is None:
+        raise ValueError(f"fields are {fields.spec.describe()}: expected radiance fields (with a view head)")
+    return density_of(_chunked(fields, positions, memory_mb, 3, lambda part, at: _raw(part, at)[..., :1])).squeeze(-1)
+
+
+def _raw(fields: FieldBatch, coords: Tensor) -> Tensor:
+    return forward_raw(fields, encode(fields, coords))
+
+
+def _radiance(fields: FieldBatch, coords: Tensor) -> Tensor:
+    """(B, 6) or (N, B, 6) -> (N, B, 4): r, g, b, sigma."""
+    view = fields.spec.view
+    assert view is not None
+    raw = _raw(fields, coords[..., :3])
+    head = [fields.parameters[name] for name in view.shapes]
+    return torch.cat([view.colour(head, raw[..., 1:], coords[..., 3:]), density_of(raw[..., :1])], dim=-1)
+
+
+def _chunked(
+    fields: FieldBatch,
+    coords: Tensor,
+    memory_mb: int | None,
+    in_dim: int,
+    function: Callable[[FieldBatch, Tensor], Tensor],
+) -> Tensor:
+    """Apply function(some fields, some of their coordinates) -> (n, b, O) chunk by chunk, after checking coords."""
     spec = fields.spec
-    if coords.ndim not in (2, 3) or coords.shape[-1] != spec.in_dim:
-        raise ValueError(
-            f"coords has shape {tuple(coords.shape)}: expected (B, {spec.in_dim}) or (N, B, {spec.in_dim})"
-        )
+    if coords.ndim not in (2, 3) or coords.shape[-1] != in_dim:
+        raise ValueError(f"coords has shape {tuple(coords.shape)}: expected (B, {in_dim}) or (N, B, {in_dim})")
     if coords.ndim == 3 and coords.shape[0] != len(fields):
         raise ValueError(f"coords has shape {tuple(coords.shape)}: expected {len(fields)} sets, one per field")
     if coords.dtype != fields.weights[0].dtype:
         raise ValueError(f"coords is {coords.dtype}: expected {fields.weights[0].dtype}, as the fields are")
     num_points = coords.shape[-2]
-    budget = memory_mb * 2**20 / (2 * max(spec.dims) * coords.element_size())
+    if memory_mb is None:
+        memory_mb = CACHE_MB if coords.device.type == "cpu" and not torch.is_grad_enabled() else MEMORY_MB
+    budget = memory_mb * 2**20 / (floats_per_point(spec) * coords.element_size())
     points = max(1, min(num_points, int(budget)))
     count = max(1, int(budget) // points)
     rows = []
-    for start in range(0, len(fields), count):
+    for start in range(0, max(1, len(fields)), count):  # once without fields, for the shape
         part = fields[start : start + count]
         own = coords if coords.ndim == 2 else coords[start : start + count]
-        pieces = [forward_raw(part, encode(spec, piece)) for piece in own.split(points, dim=-2)]
+        pieces = [function(part, piece) for piece in own.split(points, dim=-2)]
         rows.append(pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1))
-    if not rows or num_points == 0:
-        return coords.new_zeros(len(fields), num_points, spec.out_dim)
-    raw = rows[0] if len(rows) == 1 else torch.cat(rows)
-    return denormalise(spec, raw)
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def floats_per_point(spec: FieldSpec) -> int:
+    """Numbers of 4 bytes that evaluation holds at once for one point of one field, without what autograd keeps."""
+    widest = 2 * max(spec.dims + (spec.view.dims if spec.view is not None else ()))
+    if not isinstance(spec.encoding, TRAINED):
+        return widest
+    return widest + spec.encoding.scratch(spec.encoded_dim)
 
 
 def denormalise(spec: FieldSpec, raw: Tensor) -> Tensor:

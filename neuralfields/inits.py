@@ -9,6 +9,7 @@ import torch
 
 from neuralfields import philox
 from neuralfields.batch import FieldBatch
+from neuralfields.encodings import TRAINED
 from neuralfields.spec import FieldSpec
 
 Scheme = Literal["siren", "dws", "linear", "kaiming", "finer"]
@@ -64,19 +65,31 @@ def draw(spec: FieldSpec, ids: np.ndarray, seed: int = 0, scheme: Scheme | None 
     siren: first layer 1/I, hidden and last sqrt(6/I)/w0, biases 1/sqrt(I) (Sitzmann et al., NeurIPS 2020, and its
     code). dws: every sine layer sqrt(6/I)/w0 with zero biases, last layer as linear (the populations of Navon et
     al., ICML 2023). linear: 1/sqrt(I) for both (torch's nn.Linear). kaiming: sqrt(6/I), zero biases (He et al., ICCV
-    2015). finer: siren with first biases in +-1 (Liu et al., CVPR 2024). ids: (N,) in [0, 2^32).
+    2015). finer: siren with first biases in +-1 (Liu et al., CVPR 2024). A trained encoding has its own range whatever
+    the scheme, and a view head, being of relu layers, kaiming. ids: (N,) in [0, 2^32).
     """
     scheme = default_scheme(spec) if scheme is None else scheme
     if scheme not in SCHEMES:
         raise ValueError(f"scheme={scheme!r}: expected one of {', '.join(get_args(Scheme))}")
     parameters = {}
     for index, (name, shape) in enumerate(spec.shapes.items()):
-        layer = int(name.split(".")[1])
-        weight, bias = SCHEMES[scheme](spec, layer, spec.dims[layer])
-        bound = np.float32(weight if name.startswith("weights") else bias)
+        low, high = _range(spec, name, scheme)
         unit = philox.uniform(seed, ids, philox.STREAM_INIT, index, math.prod(shape))
-        parameters[name] = torch.from_numpy((unit * 2 - 1) * bound).view(len(ids), *shape)
+        # Symmetric ranges as +-bound: their values in stores of old depend on this rounding.
+        values = (unit * 2 - 1) * np.float32(high) if low == -high else unit * np.float32(high - low) + np.float32(low)
+        parameters[name] = torch.from_numpy(values).view(len(ids), *shape)
     return FieldBatch(spec, parameters)
+
+
+def _range(spec: FieldSpec, name: str, scheme: Scheme) -> tuple[float, float]:
+    """The range of one tensor's initial values."""
+    if isinstance(spec.encoding, TRAINED) and name in spec.encoding.shapes(spec.encoded_dim):
+        return spec.encoding.init_range(name)
+    *owner, kind, number = name.split(".")
+    layer = int(number)
+    bounds, dims = (_kaiming, spec.view.dims) if owner and spec.view is not None else (SCHEMES[scheme], spec.dims)
+    bound = bounds(spec, layer, dims[layer])[kind == "biases"]
+    return -bound, bound
 
 
 def initial(

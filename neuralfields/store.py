@@ -103,6 +103,11 @@ class FieldStore:
         """Field ids (N,) uint32."""
         return self.column("id")
 
+    @property
+    def groups(self) -> np.ndarray:
+        """What a split keeps together, (N,) uint32: the column "group" where the index has it, else the ids."""
+        return self.column("group" if "group" in self.index.column_names else "id")
+
     @cached_property
     def metrics(self) -> Metrics:
         """Numeric columns by attribute: store.metrics.psnr."""

@@ -76,7 +76,11 @@ class Element:
 
 
 def groups_of(spec: FieldSpec) -> tuple[Kind, ...]:
-    """The kinds of symmetry that the spec's activation has, permutation first."""
+    """The kinds of symmetry that the spec's activation has, permutation first.
+
+    Raises ValueError for a spec with other parameters than dense layers.
+    """
+    spec.check_dense("symmetry")
     return _GROUPS[spec.activation]
 
 

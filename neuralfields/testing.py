@@ -25,6 +25,10 @@ def random_fields(
     """
     parameters = {}
     for name, shape in spec.shapes.items():
+        if not name.startswith(("weights.", "biases.")):
+            values = torch.randn((count, *shape), generator=generator, dtype=torch.float64, device=generator.device)
+            parameters[name] = (values * 0.5).to(dtype)
+            continue
         layer = int(name.split(".")[1])
         std = (2.0 / spec.dims[layer]) ** 0.5
         if layer < len(spec.hidden) and spec.activation in PERIODIC:

@@ -14,14 +14,16 @@ from neuralfields.spec import FieldSpec
 
 # The counter word that keeps draws for splits apart from those of philox's own streams.
 STREAM_SPLIT = 16
+STREAM_TEST = 17
 _ROWS_AT_ONCE = 4096
 
 
 class Population(Protocol):
     """What training needs of a population: a FieldStore is one, and so is a Subset of it.
 
-    labels: (N,) int64, -1 where there is none; ids: (N,) uint32, the source item of each field (equal for several fits
-    of one item); meta: as stored; `population[positions]`: those fields, in that order.
+    labels: (N,) int64, -1 where there is none; ids: (N,) uint32, the source item of each field; groups: (N,) uint32,
+    equal for fields that a split keeps together (fits of one item, copies of one shape); meta: as stored;
+    `population[positions]`: those fields, in that order.
     """
 
     @property
@@ -32,6 +34,8 @@ class Population(Protocol):
     def labels(self) -> np.ndarray: ...
     @property
     def ids(self) -> np.ndarray: ...
+    @property
+    def groups(self) -> np.ndarray: ...
 
     def __len__(self) -> int: ...
     def __getitem__(self, positions: Any, /) -> FieldBatch: ...
@@ -64,6 +68,11 @@ class Subset:
         """Ids of the chosen fields: (n,) uint32."""
         return np.asarray(self.population.ids)[self.positions]
 
+    @property
+    def groups(self) -> np.ndarray:
+        """Groups of the chosen fields: (n,) uint32."""
+        return np.asarray(self.population.groups)[self.positions]
+
     def __len__(self) -> int:
         return len(self.positions)
 
@@ -71,15 +80,27 @@ class Subset:
         return self.population[np.atleast_1d(self.positions[positions])]
 
 
-def held_out(ids: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Choose source items to hold out: (N,) bool, true where u(seed, id) < fraction.
+def held_out(groups: np.ndarray, fraction: float, seed: int, stream: int = STREAM_SPLIT) -> np.ndarray:
+    """Choose groups to hold out: (N,) bool, true where u(seed, group) < fraction.
 
-    u is a counter-based uniform of the id alone, so that fields of one item stay together and a population that grows
-    keeps its split. Raises ValueError for a fraction outside [0, 1).
+    u is a counter-based uniform of the group alone, so that fields of one group stay together and a population that
+    grows keeps its split. Raises ValueError for a fraction outside [0, 1).
     """
     if not 0.0 <= fraction < 1.0:
-        raise ValueError(f"val_fraction={fraction}: expected a number in [0, 1)")
-    return philox.uniform(seed, np.asarray(ids, np.uint32), STREAM_SPLIT, 0, 1)[:, 0] < fraction
+        name = "test_fraction" if stream == STREAM_TEST else "val_fraction"
+        raise ValueError(f"{name}={fraction}: expected a number in [0, 1)")
+    return philox.uniform(seed, np.asarray(groups, np.uint32), stream, 0, 1)[:, 0] < fraction
+
+
+def split_test(population: Population, fraction: float, seed: int) -> tuple[Subset, Subset]:
+    """Split into fields to train on and fields to test on, whole groups to one side, about `fraction` to the latter.
+
+    Raises ValueError for a fraction outside [0, 1) and when either side is empty.
+    """
+    held = held_out(population.groups, fraction, seed, STREAM_TEST)
+    if held.all() or not held.any():
+        raise ValueError(f"test_fraction={fraction}: puts all {len(held):,} fields on one side, expected some on each")
+    return Subset(population, np.flatnonzero(~held)), Subset(population, np.flatnonzero(held))
 
 
 def class_names(population: Population) -> tuple[str, ...]:

@@ -39,7 +39,11 @@ class WeightFeatures:
 
 
 def weight_features(fields: FieldBatch) -> WeightFeatures:
-    """Features of a population: its weights and biases with one channel, C = 1 (views, nothing is copied)."""
+    """Features of a population: its weights and biases with one channel, C = 1 (views, nothing is copied).
+
+    Raises ValueError for fields with other parameters than dense layers.
+    """
+    fields.spec.check_dense("weight_features")
     weights, biases = fields.weights, fields.biases
     return WeightFeatures(tuple(w.unsqueeze(-1) for w in weights), tuple(b.unsqueeze(-1) for b in biases))
 

@@ -99,7 +99,7 @@ def classify(
     """
     config, out = config or ClassifyConfig(), Path(out)
     classes = class_names(population)
-    held = held_out(population.ids, config.val_fraction, config.seed)
+    held = held_out(population.groups, config.val_fraction, config.seed)
     train, val = Subset(population, np.flatnonzero(~held)), Subset(population, np.flatnonzero(held))
     if len(train) < 2:
         raise ValueError(f"{len(train)} of {len(population)} fields are left to train on: expected at least 2")

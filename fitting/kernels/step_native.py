@@ -44,6 +44,8 @@ def unsupported(spec: FieldSpec, config: FitConfig) -> str | None:
     """Why this backend cannot run such a fit, or None when it can."""
     if missing() is not None:
         return missing()
+    if len(spec.shapes) != 2 * spec.num_layers:
+        return f"{spec.describe()} (it trains dense layers only)"
     if spec.activation not in ("sine", "relu"):
         return f"activation={spec.activation!r} (it has sine and relu)"
     if max(spec.hidden) > MAX_WIDTH:
@@ -52,6 +54,10 @@ def unsupported(spec: FieldSpec, config: FitConfig) -> str | None:
         return f"out_dim={spec.out_dim} (it goes up to {MAX_OUTPUTS})"
     if config.dtype != "float32":
         return f"dtype={config.dtype!r} (it has float32)"
+    if config.precision not in ("auto", "fp32"):
+        return f"precision={config.precision!r} (it has fp32)"
+    if config.needs_gradient:
+        return f"eikonal={config.eikonal}, normals={config.normals} (the torch backend has them)"
     return None
 
 

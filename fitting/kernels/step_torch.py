@@ -4,25 +4,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fitting.config import FitConfig
 from fitting.kernels.task import OnProgress, StepResult, StepTask
-from fitting.losses import per_field, psnr_to_mse, value_mse
+from fitting.losses import per_field, psnr_to_mse, surface_terms, value_mse
 from neuralfields import philox
 from neuralfields.batch import FieldBatch
-from neuralfields.evaluate import forward_raw
+from neuralfields.evaluate import encode, floats_per_point, forward_raw
+from neuralfields.spec import FieldSpec
 
 # Activations of one group of fields stay near this size, so that memory does not grow with the population.
 _GROUP_BYTES = 64 * 2**20
 
 
-def unsupported(task: StepTask) -> str | None:
-    """Why this backend cannot run the task: it can run every one."""
+def unsupported(spec: FieldSpec, config: FitConfig) -> str | None:
+    """Why this backend cannot run such a fit, or None when it can: every spec without a view head, in fp32."""
+    if spec.view is not None:
+        return "the spec has a view head (fit_views fits those to posed views)"
+    if config.precision not in ("auto", "fp32"):
+        return f"precision={config.precision!r} (it has fp32)"
     return None
 
 
 def run(task: StepTask, on_progress: OnProgress | None = None) -> StepResult:
     """Fit all fields with autograd on stacked weights; the contract is that of StepTask and StepResult."""
-    points = task.config.batch or task.encoded.shape[-2]
-    floats = points * sum(task.start.spec.dims) * 4
+    points, trained = task.config.batch or task.encoded.shape[-2], task.start.spec.trained_encoding
+    floats = points * (sum(task.start.spec.dims) * 4 + (floats_per_point(task.start.spec) if trained else 0))
     group = max(1, _GROUP_BYTES // (4 * floats))
     results = []
     for first in range(0, len(task.ids), group):
@@ -48,9 +54,15 @@ def _run_group(task: StepTask, part: slice, on_progress: OnProgress | None) -> S
     curves = np.full((len(ids), -(-config.steps // config.curve_every)), np.nan, np.float32)
     active = torch.ones(len(ids), dtype=torch.bool)
     for step in range(config.steps):
-        encoded, target = draw_points(task, ids, coords, targets, step)
-        raw = forward_raw(FieldBatch(fields.spec, parameters), encoded)
-        losses = per_field(config.loss, raw, target)
+        index = draw_index(task, ids, coords.shape[-2], step)
+        encoded, target = at(coords, index), at(targets, index)
+        current = FieldBatch(fields.spec, parameters)
+        if config.needs_gradient:
+            raw, extra = with_surface(task, part, current, index, target)
+        else:
+            raw = forward_raw(current, encode(current, encoded) if fields.spec.trained_encoding else encoded)
+            extra = 0.0
+        losses = per_field(config.loss, raw, target) + extra
         mse = value_mse(raw.detach(), target, fields.spec.scale)
         if step % config.curve_every == 0:
             curves[active.numpy(), step // config.curve_every] = losses.detach()[active].float().numpy()
@@ -96,11 +108,33 @@ def make_optimizer(parameters: list[Tensor], config) -> torch.optim.Optimizer:
     )
 
 
-def draw_points(task: StepTask, ids: np.ndarray, coords: Tensor, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    """Coordinates and targets of one step: all points, or `batch` of them drawn per field from (seed, id, step)."""
+def draw_index(task: StepTask, ids: np.ndarray, count: int, step: int) -> Tensor | None:
+    """Positions (N, B) of the points of one step, drawn per field from (seed, id, step); None: all of them."""
     if task.config.batch == 0:
-        return coords, targets
-    chosen = philox.indices(task.config.seed, ids, step, task.config.batch, coords.shape[-2])
-    index = torch.from_numpy(chosen)
-    rows = torch.arange(len(ids)).unsqueeze(1)
-    return coords[index] if coords.ndim == 2 else coords[rows, index], targets[rows, index]
+        return None
+    return torch.from_numpy(philox.indices(task.config.seed, ids, step, task.config.batch, count))
+
+
+def at(values: Tensor, index: Tensor | None) -> Tensor:
+    """Rows of values (M, C) or (N, M, C) at positions (N, B): (N, B, C); all of them as they are without an index."""
+    if index is None:
+        return values
+    return values[index] if values.ndim == 2 else values[torch.arange(len(index)).unsqueeze(1), index]
+
+
+def with_surface(
+    task: StepTask, part: slice, fields: FieldBatch, index: Tensor | None, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Raw outputs (N, B, O) and the weighted losses of the gradient of the first value, (N,)."""
+    assert task.coords is not None
+    config, scale = task.config, fields.spec.scale[0]
+    coords = at(task.coords[part], index).detach().requires_grad_()
+    raw = forward_raw(fields, encode(fields, coords))
+    (gradient,) = torch.autograd.grad(raw[..., 0].sum(), coords, create_graph=True)
+    place = torch.arange(coords.shape[1]).expand(coords.shape[:2]) if index is None else index
+    known = torch.zeros_like(coords[:, :1]) if task.normals is None else task.normals[part]
+    on_surface = place < (0 if task.normals is None else known.shape[1])
+    normals = at(known, torch.where(on_surface, place, 0))
+    clipped = target[..., 0].abs() >= task.bound * (1 - 1e-6)
+    eikonal, direction = surface_terms(gradient * scale, clipped, normals, on_surface)
+    return raw, config.eikonal * eikonal + config.normals * direction

@@ -1,5 +1,6 @@
 """What every fitting kernel takes and gives back: one signature for reference, native and CUDA steps."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,10 +15,12 @@ from neuralfields.batch import FieldBatch
 class StepTask:
     """N fields to be fitted from where they are, each for all its steps.
 
-    start: initial weights; encoded: coordinates after the spec's encoding, (M, E) shared by all fields or (N, M, E) for
-    each its own; targets: (N, M, O) in raw output space; ids: (N,) uint32; grid: (rows, columns) when the unencoded
-    coordinates are exactly that product grid, row by row, else None; config: optimizer, loss, batch, stop rule; lr:
-    (steps,) float32.
+    start: initial weights; encoded: coordinates after the spec's encoding (before it where it is trained), (M, E)
+    shared by all fields or (N, M, E) for each its own; targets: (N, M, O) in raw output space; ids: (N,) uint32; grid:
+    (rows, columns) when the unencoded coordinates are exactly that product grid, row by row, else None; config:
+    optimizer, loss, batch, stop rule; lr: (steps,) float32; coords (N, M, I): the coordinates themselves, normals
+    (N, S, I): of the surface at the first S points, bound: where raw targets are clipped; these three where a loss
+    needs the gradient of the field.
     """
 
     start: FieldBatch
@@ -27,6 +30,9 @@ class StepTask:
     grid: tuple[int, int] | None
     config: FitConfig
     lr: np.ndarray
+    coords: Tensor | None = None
+    normals: Tensor | None = None
+    bound: float = math.inf
 
 
 @dataclass(frozen=True)

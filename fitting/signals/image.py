@@ -121,6 +121,10 @@ class ImageSignals:
         coords = self.coords(fields.spec).to(fields.weights[0].dtype)
         return {"psnr": psnr(fields, coords, self.values().flatten(1, 2)).numpy()}
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return no further columns of the index."""
+        return {}
+
     def describe(self) -> dict:
         """Return the JSON values that a store keeps about its signals."""
         return {

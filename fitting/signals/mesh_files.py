@@ -67,7 +67,7 @@ def find_files(folder: Path) -> list[tuple[Path, str | None]]:
     """
     index = folder / "index.csv"
     if index.is_file():
-        found = list(_from_index(index))
+        found: list[tuple[Path, str | None]] = list(_from_index(index))
     else:
         inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
         found = [(path, part.name) for part in inner for path in _files(sorted(part.rglob("*"), key=_natural))]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from neuralfields.render.cameras import Camera
+from neuralfields.render.volume import box_range
 
 SYNTHETIC_HALF = 1.5  # nerf-synthetic: objects lie within [-1.5, 1.5]^3, cameras at distance 4
 OUTWARD_RADIUS = 0.25  # cameras that look outwards keep to this part of the box: the rest is for what they see
@@ -59,13 +60,7 @@ def near_far(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
 
     origins, directions: (B, 3). From inside the box near is 0. Kay and Kajiya, "Ray tracing complex scenes", 1986.
     """
-    one, other = (-1.0 - origins) / directions, (1.0 - origins) / directions
-    along = directions == 0.0  # never crosses these two sides: always or never between them
-    between = origins.abs() <= 1.0
-    infinity = torch.full_like(one, math.inf)
-    enter = torch.where(along, torch.where(between, -infinity, infinity), torch.minimum(one, other))
-    leave = torch.where(along, infinity, torch.maximum(one, other))
-    near, far = enter.amax(dim=-1).clamp_min(0.0), leave.amin(dim=-1)
+    near, far = box_range(origins, directions)
     hit = near < far
     return torch.where(hit, near, 0.0), torch.where(hit, far, 0.0)
 

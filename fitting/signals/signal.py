@@ -1,5 +1,6 @@
 """What fit() asks of signals, whatever they are: points with targets, and a judgement of the fitted fields."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,12 +16,15 @@ class Points:
     """What fields are fitted to.
 
     coords: (M, I) shared by all signals or (N, M, I) for each its own, in [-1, 1]; targets: (N, M, O) in raw output
-    space; grid: (rows, columns) when coords are exactly that product grid, row by row, else None.
+    space; grid: (rows, columns) when coords are exactly that product grid, row by row, else None; normals: (N, S, I)
+    unit normals of the surface at the first S of each signal's own points, else None; bound: where targets are clipped.
     """
 
     coords: Tensor
     targets: Tensor
     grid: tuple[int, int] | None = None
+    normals: Tensor | None = None
+    bound: float = math.inf
 
 
 class Signals(Protocol):
@@ -55,6 +59,10 @@ class Signals(Protocol):
 
     def quality(self, fields: FieldBatch) -> dict[str, np.ndarray]:
         """Columns of the index that say how well each field stands for its signal, such as psnr: name -> (N,)."""
+        ...
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Columns of the index that are known before any fit, such as group: name -> (N,)."""
         ...
 
     def describe(self) -> dict:

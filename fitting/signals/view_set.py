@@ -16,6 +16,8 @@ from fitting.signals.lens import Lens
 from fitting.signals.scene_box import SceneBox, near_far
 from neuralfields.render.cameras import Camera, pixel_centres, world_rays
 
+PATH = 8  # poses of a scene that a store keeps, for films along them
+
 Positions = slice | Sequence[int] | np.ndarray
 
 
@@ -105,7 +107,7 @@ class ViewSet:
         )
 
     def describe(self) -> dict:
-        """Return the JSON values that a store keeps about the scene."""
+        """Return the JSON values that a store keeps about the scene; its poses, in scene coordinates, make a path."""
         return {
             "name": self.name,
             "views": len(self),
@@ -113,9 +115,15 @@ class ViewSet:
             "shape": list(self.shape),
             "background": list(self.background),
             "box": {"centre": list(self.box.centre), "half": self.box.half},
+            "camera": self.cameras[0].intrinsics() if len(self) else None,
+            "poses": [self.cameras[row].pose.round(6).tolist() for row in _spread(len(self), PATH)],
             "skipped": self.skipped,
             "sha256": hashlib.sha256(self.images.contiguous().numpy().data).hexdigest(),
         }
+
+
+def _spread(count: int, most: int) -> list[int]:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist() if count else []
 
 
 def rays(views: ViewSet) -> Rays:

@@ -36,6 +36,7 @@ def write(store: "FieldStore", out: str | Path, *, prefix: str = "mnist_png", pr
     Paths in splits.json are absolute, as in the public files. Fields without a split are listed under train. The store
     is read in blocks, so memory stays bounded. progress(done, total). Raises ValueError when `out` is not empty.
     """
+    store.spec.check_dense(f"format {LAYOUT}")
     out = Path(out).absolute()
     places = _places(store, prefix)
     with new_folder(out) as folder:

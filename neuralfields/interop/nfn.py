@@ -36,6 +36,7 @@ def write(
     so memory stays bounded. progress(done, total). Raises ValueError when `out` is not empty, or for labels outside
     0 .. 9, which the folder names cannot carry.
     """
+    store.spec.check_dense(f"format {LAYOUT}")
     out = Path(out).absolute()
     labels = np.asarray(store.labels)
     bad = labels[(labels < 0) | (labels > 9)]

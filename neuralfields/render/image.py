@@ -9,7 +9,7 @@ from neuralfields.grids import image_coords
 
 
 @torch.no_grad()
-def image(fields: FieldBatch, shape: tuple[int, int], clip: bool = True, memory_mb: int = 256) -> Tensor:
+def image(fields: FieldBatch, shape: tuple[int, int], clip: bool = True, memory_mb: int | None = None) -> Tensor:
     """Render every field as an H x W picture: (N, H, W, C) float32, clipped to [0, 1] unless clip=False.
 
     `shape` may differ from the training resolution. Raises ValueError for fields not over two coordinates.

@@ -143,6 +143,8 @@ def test_a_backend_that_cannot_run_the_work_is_refused(digits):
     with pytest.raises(ValueError, match=r"backend='native' cannot run this: .*tanh"):
         fit_batch(digits, spec, FitConfig(steps=1, backend="native"))
     assert fit_batch(digits, spec, FitConfig(steps=1)).backend == "torch"
+    with pytest.raises(ValueError, match=r"backend='torch' cannot run this: precision='tf32' \(it has fp32\)"):
+        fit_batch(digits, spec, FitConfig(steps=1, backend="torch", precision="tf32"))
     with pytest.raises(ValueError, match="backend='cuda': expected one of"):
         fit_batch(digits, spec, FitConfig(steps=1, backend="cuda"))
 
@@ -177,3 +179,10 @@ def test_progress_ends_at_the_total_and_never_goes_back(digits):
     assert done == sorted(done)
     assert done[-1] <= seen[-1].steps_total == 600 * 24
     assert all(np.isfinite(p.psnr) for p in seen)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_without_a_gpu_triton_is_refused_in_one_line_and_auto_takes_another(digits):
+    with pytest.raises(ValueError, match=r"^backend='triton' cannot run this: .*(not installed|no CUDA device)[^\n]*$"):
+        fit_batch(digits, SPEC, FitConfig(steps=1, backend="triton"))
+    assert fit_batch(digits, SPEC, FitConfig(steps=1)).backend in ("native", "torch")

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fitting.losses import mse_to_psnr, per_field, psnr_to_mse, value_mse
+from fitting.losses import mse_to_psnr, per_field, psnr_to_mse, surface_terms, value_mse
 
 
 def test_losses_follow_their_formulas(generator):
@@ -17,6 +17,19 @@ def test_losses_follow_their_formulas(generator):
     }
     for name, value in expected.items():
         np.testing.assert_allclose(per_field(name, raw, target).numpy(), value, rtol=1e-12)
+
+
+def test_surface_terms_follow_their_formulas(generator):
+    gradient = torch.randn(2, 6, 3, generator=generator, dtype=torch.float64)
+    normals = torch.nn.functional.normalize(torch.randn(2, 6, 3, generator=generator, dtype=torch.float64), dim=-1)
+    clipped, on_surface = torch.arange(6) % 2 == 0, torch.arange(6) < 2
+    eikonal, direction = surface_terms(gradient, clipped.expand(2, 6), normals, on_surface.expand(2, 6))
+    g, n = gradient.numpy(), normals.numpy()
+    length = np.linalg.norm(g, axis=-1)
+    np.testing.assert_allclose(eikonal, ((length - 1) ** 2)[:, 1::2].mean(1), rtol=1e-12)
+    np.testing.assert_allclose(direction, (1 - (g * n).sum(-1) / length)[:, :2].mean(1), rtol=1e-12)
+    nothing = torch.zeros(2, 6, dtype=torch.bool)
+    assert surface_terms(gradient, ~nothing, normals, nothing)[0].tolist() == [0, 0]
 
 
 def test_value_mse_scales_every_channel():

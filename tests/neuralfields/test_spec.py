@@ -47,7 +47,12 @@ def test_every_setting_is_written() -> None:
         ({"hidden": 32}, "spec: .*expected values of the types"),
         ({"w0_first": "30"}, "spec: .*expected values of the types"),
         ({"encoding": {"name": "positional", "band": 3}}, "encoding 'positional'"),
-        ({"encoding": {"name": "hash"}}, "encoding name='hash': expected positional or gaussian_fourier"),
+        ({"encoding": {"name": "hash"}}, "encoding name='hash': expected positional, gaussian_fourier, hash_grid or"),
+        ({"encoding": {"name": "hash_grid"}, "in_dim": 4}, "spec: in_dim=4: expected 2 or 3 for a hash grid"),
+        ({"encoding": {"name": "tri_plane"}}, "spec: in_dim=2: expected 3 for a tri-plane"),
+        ({"view": {"feature": 3}}, "view: .*expected values of the types"),
+        ({"view": 3}, "view: .*expected values of the types"),
+        ({"view": {}}, "spec: in_dim=2: expected 6 for a field with a view head"),
     ],
 )
 def test_foreign_json_is_refused(change: dict, message: str) -> None:

@@ -27,6 +27,10 @@ class Memory:
     def spec(self) -> FieldSpec:
         return self.fields.spec
 
+    @property
+    def groups(self) -> np.ndarray:
+        return self.ids
+
     def __len__(self) -> int:
         return len(self.fields)
 

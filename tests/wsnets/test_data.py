@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsnets.data import Rows, Subset, batches, class_names, held_out
+from wsnets.data import STREAM_TEST, Rows, Subset, batches, class_names, held_out, split_test
 
 
 def test_a_split_is_by_item_and_survives_growth():
@@ -23,6 +23,18 @@ def test_a_larger_fraction_holds_out_a_superset():
     small, large = held_out(ids, 0.1, seed=0), held_out(ids, 0.3, seed=0)
     assert not (small & ~large).any()
     assert not held_out(ids, 0.0, seed=0).any()
+
+
+def test_a_test_part_takes_whole_groups_and_is_another_than_the_validation_part(population):
+    train, test = split_test(replace(population, ids=np.arange(240, dtype=np.uint32) // 2), 0.3, seed=0)
+    assert len(train) + len(test) == 240
+    assert 30 < len(test) < 120
+    assert not set(train.groups) & set(test.groups)
+    ids = np.arange(4000, dtype=np.uint32)
+    in_test, in_val = held_out(ids, 0.5, 0, STREAM_TEST), held_out(ids, 0.5, 0)
+    assert 0.2 < (in_test & in_val).mean() < 0.3
+    with pytest.raises(ValueError, match=r"test_fraction=1e-09: puts all 240 fields on one side"):
+        split_test(population, 1e-9, seed=0)
 
 
 def test_fraction_out_of_range():
