@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch
 BIN := .venv/bin
 
-.PHONY: demo test setup lint bench
+.PHONY: demo test setup lint bench gpu-check
 
 demo: setup  ## fit 1,797 digits, read them from their weights, and show both
 	$(BIN)/nf demo
@@ -22,6 +22,9 @@ lint: setup  ## style, formatting, types
 bench: setup  ## every benchmark, appended to benchmarks/
 	$(BIN)/nf bench fit --save
 	$(BIN)/nf bench fit --memory --save
+
+gpu-check:  ## what only a GPU can show, in 8 minutes: no install, but torch, triton, numpy, safetensors, pyarrow, imageio
+	$(PYTHON) -m apps.bench.gpu
 
 # The install is editable: Python files are used where they lie, so that only what is compiled or declared makes it
 # stale. Torch goes first and by itself, so that another build of it can be chosen, as in

@@ -1,0 +1,122 @@
+"""The GPU fitting benchmark itself: ours in every precision beside torch.func and JAX, in turns, by device events."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+import torch
+
+from apps.bench.gpu_rows import GpuRow, measured
+from apps.bench.gpu_sides import Case, Jax, Ours, Side, TorchFunc, build
+from apps.bench.gpu_time import fill, matmul_of
+from apps.bench.rows import quantile
+
+# Peers multiply in tf32, the fastest they have for float32 data, so that the ratio flatters no one.
+PEER_PRECISION = "tf32"
+PEERS = ("torch.func", "torch.func compiled", "jax")
+_SLICE_S = 0.25
+_CASE_S = 20.0  # about what the rounds of one case may take
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What one side does in one round: action fits `fields` fields for `steps` steps."""
+
+    side: str
+    precision: str
+    fields: int
+    steps: int
+    action: Callable[[], object]
+
+
+def usable_peers() -> dict[str, str | None]:
+    """Peer -> why it cannot run here, or None."""
+    return {name: "jax is not installed" if name == "jax" and find_spec("jax") is None else None for name in PEERS}
+
+
+def measure(
+    case: Case,
+    precisions: tuple[str, ...],
+    peers: tuple[str, ...],
+    matmul: dict[str, float],
+    rounds: int,
+    timed: Callable[[Callable], float],
+) -> list[GpuRow]:
+    """Rows of one case, our default precision first; the ratio is that of the side's time to the default's.
+
+    A peer that does not run here is left out, with a line that says why; ours raise whatever they raise.
+
+    precisions: of ours, the default first; peers: some of PEERS; matmul: rate by precision; timed: runs an action and
+    returns its seconds on the device.
+    """
+    work = build(case, case.fields)
+    slices = [_slice("triton", name, Ours(work, name), case.steps) for name in precisions]
+    for piece in slices:
+        piece.action()  # copies and compilation are not what is measured
+    turns = max(2, min(rounds, int(_CASE_S / sum(timed(piece.action) for piece in slices))))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        for name in peers:
+            try:
+                side = make_peer(name, case)
+                side.advance(1)
+                steps = fill(lambda side=side: side.advance(1), timed, _SLICE_S, least=2)
+            except Exception as error:  # of a library that is not ours, and no reason to lose what is
+                first = (str(error).splitlines() or [""])[0][:200]
+                print(f"{case.name}: {name} is left out: {type(error).__name__}: {first}", flush=True)
+                continue
+            slices.append(_slice(name, PEER_PRECISION, side, steps))
+        return rows(case, slices, take_turns(slices, turns, timed), matmul)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def make_peer(name: str, case: Case) -> Side:
+    """Build a peer by name. Raises ValueError for an unknown one."""
+    if name not in PEERS:
+        raise ValueError(f"peer={name!r}: expected one of {', '.join(PEERS)}")
+    work = build(case, case.peers)
+    if name == "jax":
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # it would take most of the card for itself
+        return Jax(work)
+    return TorchFunc(work, compiled=name.endswith("compiled"))
+
+
+def take_turns(slices: list[Slice], rounds: int, timed: Callable[[Callable], float]) -> list[list[float]]:
+    """Seconds per field and step of every slice in every round; each round starts with another one."""
+    seconds: list[list[float]] = [[] for _ in slices]
+    for turn in range(rounds):
+        for place in range(len(slices)):
+            index = (turn + place) % len(slices)
+            piece = slices[index]
+            seconds[index].append(timed(piece.action) / (piece.fields * piece.steps))
+    return seconds
+
+
+def rows(case: Case, slices: list[Slice], seconds: list[list[float]], matmul: dict[str, float]) -> list[GpuRow]:
+    """Rows of the slices, from the seconds per field and step of every round."""
+    found = []
+    for piece, each in zip(slices, seconds, strict=True):
+        units = piece.fields * piece.steps
+        row = measured(
+            [value * units for value in each],
+            units,
+            case.flop * units,
+            part="fit",
+            case=case.name,
+            side=piece.side,
+            precision=piece.precision,
+            fields=piece.fields,
+            steps=piece.steps,
+            unit="field-steps",
+            ratio=quantile([a / b for a, b in zip(each, seconds[0], strict=True)], 0.5),
+        )
+        row = matmul_of(row, matmul)
+        found.append(replace(row, note="host copies included") if piece.side == "triton" else row)
+    return found
+
+
+def _slice(name: str, precision: str, side: Side, steps: int) -> Slice:
+    return Slice(name, precision, side.fields, steps, lambda: side.advance(steps))
