@@ -43,9 +43,9 @@ class FitOptions:
     """Source of all randomness, together with the id of the image."""
     target_psnr: Annotated[float | None, arg(metavar="DB", help_behavior_hint=RECIPE)] = None
     """A field stops at this PSNR; 0 never stops early."""
-    backend: Annotated[str | None, arg(metavar="{auto,torch,native,triton}", help_behavior_hint="(default: auto)")] = (
-        None
-    )
+    backend: Annotated[
+        str | None, arg(metavar="{auto,torch,native,triton,tcnn}", help_behavior_hint="(default: auto)")
+    ] = None
     """What runs the arithmetic."""
     precision: Annotated[
         str | None, arg(metavar="{auto,fp32,tf32x3,tf32,bf16}", help_behavior_hint="(default: auto)")

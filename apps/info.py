@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from neuralfields import FieldStore
 
 
+JUDGED = ("iou", "chamfer_l1", "psnr_heldout", "ssim_heldout")  # columns of an index besides the PSNR
+
+
 @dataclass(frozen=True, kw_only=True)
 class Info:
     """Describe a store; without STORE, this installation: versions, backends, processor."""
@@ -78,7 +81,7 @@ def _store(path: str, check: bool, output: Output) -> None:
             ("size", file_size(num_bytes)),
             ("checksums", "all files agree" if check else None),
             ("spec", store.spec.describe()),
-            ("pixels", f"{store.spec.grid}, {store.spec.axes}"),
+            ("pixels", f"{store.spec.grid}, {store.spec.axes}" if store.spec.in_dim == 2 else None),
             ("signal", _signal(signal)),
             ("recipe", store.meta.get("recipe")),
             ("fit", _config(config)),
@@ -88,6 +91,8 @@ def _store(path: str, check: bool, output: Output) -> None:
             ("classes", ", ".join(f"{name}: {count:,}" for name, count in labels.items()) or None),
             ("PSNR", psnr_line(figures)),
             ("", _histogram(store) if figures else None),
+            *_quality(store),
+            *_failures(signal),
             ("written by", store.meta.get("created_by")),
         ]
     )
@@ -120,9 +125,27 @@ def _counts(store: "FieldStore", signal: dict) -> dict[str, int]:
 def _signal(signal: dict) -> str | None:
     if not signal:
         return None
-    shape = "x".join(map(str, signal.get("shape") or ["?"]))
     split = f", split {signal['split']}" if signal.get("split") else ""
-    return f"{signal.get('kind')} {shape}x{signal.get('channels')} from {signal.get('source')}{split}"
+    kind = str(signal.get("kind"))
+    if "shape" in signal:
+        kind += f" {'x'.join(map(str, signal['shape']))}x{signal.get('channels')}"
+    return f"{kind} from {signal.get('source')}{split}"
+
+
+def _quality(store: "FieldStore") -> list[tuple[str, str]]:
+    """Mean and least of every figure but the PSNR by which fields were judged."""
+    rows = []
+    for name in sorted(set(store.index.column_names) & set(JUDGED)):
+        values = store.column(name).astype(np.float64)
+        if np.isfinite(values).any():
+            rows.append((name, f"{np.nanmean(values):.4f} mean, {np.nanmin(values):.4f} to {np.nanmax(values):.4f}"))
+    return rows
+
+
+def _failures(signal: dict) -> list[tuple[str, str]]:
+    """What could not be fitted, and why."""
+    failed = signal.get("failed") or dict(signal.get("failures") or [])
+    return [("failed", f"{name}: {why}") for name, why in failed.items()]
 
 
 def _config(config: dict) -> str | None:

@@ -14,18 +14,20 @@ from apps.progress import Progress
 from apps.selection import Positions, positions
 
 if TYPE_CHECKING:
-    from neuralfields import FieldStore
+    from neuralfields import FieldBatch, FieldStore
     from neuralfields.render.mesh import Mesh
 
 FORMATS = ("obj", "ply", "glb", "stl")
 AT_ONCE = 16
+DENSITY = 10.0  # of a radiance field, in 1 / length: a ray of a tenth of the box's side loses 87 % of its light
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshFields:
     """Extract the surfaces of fields of STORE and write one mesh file per field.
 
-    Meshes are in the units of the files that the fields were fitted to, or in the box [-1, 1] with --normalised.
+    Meshes are in the units of the files that the fields were fitted to, or in the box [-1, 1] with --normalised. Of
+    radiance fields it is the surface of one density, in the box.
     """
 
     store: StorePath
@@ -38,7 +40,7 @@ class MeshFields:
     """Number of fields, spread evenly over the store, when --fields is not given."""
     resolution: int = 128
     """Cells along the box."""
-    level: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: as stored)")] = None
+    level: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: as stored, density 10)")] = None
     """Value of the field on the surface."""
     format: Annotated[str, arg(metavar="{obj,ply,glb,stl}")] = "ply"
     """File format."""
@@ -49,7 +51,6 @@ class MeshFields:
 
 def mesh(options: MeshFields, output: Output) -> None:
     """Run `nf mesh`."""
-    from neuralfields.render.isosurface import isosurface
     from neuralfields.store import open_store
 
     if options.format not in FORMATS:
@@ -64,7 +65,7 @@ def mesh(options: MeshFields, output: Output) -> None:
     with Progress("mesh", "fields", options.output.quiet) as bar:
         for first in range(0, len(rows), AT_ONCE):
             part = rows[first : first + AT_ONCE]
-            meshes = isosurface(store[part], options.resolution, level, inside=inside)
+            meshes = extract(store[part], options.resolution, level, inside)
             for row, name, item in zip(part, names[first:], meshes, strict=False):
                 path = folder / f"{name}.{options.format}"
                 if not len(item.faces):
@@ -86,9 +87,21 @@ def mesh(options: MeshFields, output: Output) -> None:
         raise ValueError(f"level={level:g}: none of the {len(rows):,} fields has a surface there")
 
 
+def extract(fields: "FieldBatch", resolution: int, level: float, inside: Any) -> list["Mesh"]:
+    """Surfaces of fields of three coordinates, or of the density of radiance fields."""
+    from neuralfields.evaluate import density
+    from neuralfields.render.isosurface import isosurface, surface
+
+    if fields.spec.view is None:
+        return isosurface(fields, resolution, level, inside=inside)
+    return [surface(lambda at, one=one: density(one, at)[0], resolution, level, inside=inside) for one in fields]
+
+
 def surface_of(store: "FieldStore", level: float | None) -> tuple[float, Any]:
     """Level of the surface and side of the inside, as stored. Raises ValueError for fields that are no shapes."""
     signal = store.meta.get("signal") or {}
+    if store.spec.view is not None:
+        return (DENSITY if level is None else level), "above"
     if store.spec.in_dim != 3:
         raise ValueError(f"{store.path} holds fields of {store.spec.in_dim} coordinates: expected 3 for a surface")
     if level is None and "level" not in signal:

@@ -73,7 +73,10 @@ def show(options: Show, output: Output) -> None:
     recipe = recipes.get(options.name)
     spec = _example_spec(options.name)
     about = [("recipe", recipe.name), ("source", recipe.source), ("note", recipe.note or None)]
-    about += [("field", spec.describe()), ("pixels", f"{spec.grid}, {spec.axes}"), ("w0", f"{spec.w0_first:g}")]
+    kind = "images" if recipe.pool is None else "shapes"
+    about += [("signal", recipe.signal), ("field", spec.describe()), ("w0", f"{spec.w0_first:g}")]
+    about += [("pixels", f"{spec.grid}, {spec.axes}" if recipe.pool is None else None)]
+    about += [] if recipe.pool is None else [(f"pool {name}", value) for name, value in vars(recipe.pool).items()]
     about += [("scale", _numbers(spec.scale)), ("offset", _numbers(spec.offset))]
     output.facts([*about, *recipe.config.to_json().items()])
     if recipe.published:
@@ -81,7 +84,7 @@ def show(options: Show, output: Output) -> None:
         output.table(("tensor", "std"), list(recipe.published.items()))
     output.record(name=recipe.name, source=recipe.source, note=recipe.note, spec=spec.to_json())
     output.record(config=recipe.config.to_json(), published=dict(recipe.published), tolerance=recipe.tolerance)
-    output.next(["nf", "fit", "images", "SOURCE", "--recipe", recipe.name, "--out", f"runs/{recipe.name}"])
+    output.next(["nf", "fit", kind, "SOURCE", "--recipe", recipe.name, "--out", f"runs/{recipe.name}"])
 
 
 def check(options: Check, output: Output) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from tyro.conf import arg
 
-from apps.mesh import surface_of
+from apps.mesh import extract, surface_of
 from apps.output import Output
 from apps.progress import Progress
 
@@ -61,14 +61,12 @@ def render_shapes(options: "Render", store: "FieldStore", rows: np.ndarray, outp
 
 def meshes(store: "FieldStore", rows: np.ndarray, drawing: ShapeDrawing, quiet: bool) -> list[Any]:
     """Surfaces of the fields in the box, with a progress bar."""
-    from neuralfields.render.isosurface import isosurface
-
     level, inside = surface_of(store, drawing.level)
     found: list[Any] = []
     with Progress("mesh", "fields", quiet) as bar:
         for first in range(0, len(rows), 8):
             part = rows[first : first + 8]
-            found += isosurface(store[part], drawing.resolution, level, inside=inside)
+            found += extract(store[part], drawing.resolution, level, inside)
             bar.update(len(found), len(rows), f"{len(found):,} of {len(rows):,}")
     return found
 

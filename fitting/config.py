@@ -25,8 +25,9 @@ class FitConfig:
     the step's points, unclipped), not before min_steps (0: never stops early); curve_every: steps between points of
     the learning curve; shard: fields per file; dtype: arithmetic; precision: of the hidden layers' products on the
     triton backend, where auto is the fastest that costs less than 0.5 dB (the others have fp32); backend: auto, torch,
-    native or triton; threads: 0 means all cores; eikonal, normals: weights of two more losses of distance fields, on
-    the torch backend (losses.surface_terms). Raises ValueError for values outside these.
+    native, triton, or tcnn for one field on a hash grid; threads: 0 means all cores; eikonal, normals: weights of two
+    more losses of distance fields, on the torch backend (losses.surface_terms). Raises ValueError for values outside
+    these.
     """
 
     steps: int = 1000

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fitting.config import FitConfig
-from fitting.kernels import step_native, step_torch, step_triton
+from fitting.kernels import step_native, step_tcnn, step_torch, step_triton
 from fitting.kernels.task import StepResult, StepTask
 from fitting.losses import mse_to_psnr
 from fitting.metrics import summary
@@ -121,7 +121,9 @@ def choose_backend(spec: FieldSpec, config: FitConfig, signals: Signals) -> str:
     on_gpu = {"triton": step_triton.unsupported(spec, config)}
     on_cpu = {"native": step_native.unsupported(spec, config), "torch": step_torch.unsupported(spec, config)}
     # Without a GPU Triton's interpreter may be there, which is for tests: never what "auto" wants.
-    return backend.choose(config.backend, on_gpu | on_cpu if torch.cuda.is_available() else on_cpu | on_gpu)
+    reasons = on_gpu | on_cpu if torch.cuda.is_available() else on_cpu | on_gpu
+    asked = {"tcnn": step_tcnn.unsupported(spec, config, len(signals))} if config.backend == "tcnn" else {}
+    return backend.choose(config.backend, reasons | asked)
 
 
 def _quality(store: FieldStore, known: set[str]) -> dict[str, np.ndarray]:
@@ -157,7 +159,7 @@ def _fit_part(signals: Signals, spec: FieldSpec, config: FitConfig, chosen: str,
         lr=learning_rates(config),
         **(_surface(points, config, dtype) if config.needs_gradient else {}),
     )
-    run = {"native": step_native.run, "triton": step_triton.run, "torch": step_torch.run}[chosen]
+    run = {"native": step_native.run, "triton": step_triton.run, "torch": step_torch.run, "tcnn": step_tcnn.run}[chosen]
     with torch_threads(config.threads):
         result: StepResult = run(task, watch.update)
         quality = signals.quality(result.fields)

@@ -43,14 +43,14 @@ class ViewFitConfig:
     means all cores. Raises ValueError for values outside these.
     """
 
-    steps: int = 2000
+    steps: int = 1000
     rays: int = 2048
     samples: int = 64
     budget: int = 2**13
     near: float = 0.1
-    lr: float = 1e-2
+    lr: float = 5e-3
     lr_final: float = 0.05
-    warmup: int = 20
+    warmup: int = 100
     grid: int = 32
     grid_every: int = 8
     grid_start: int = 64

@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-Backend = Literal["auto", "torch", "native", "triton"]
+Backend = Literal["auto", "torch", "native", "triton", "tcnn"]
 
 
 def choose(requested: str, reasons: dict[str, str | None]) -> str:

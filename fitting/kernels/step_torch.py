@@ -1,5 +1,7 @@
 """The reference fitting kernel in plain torch: any spec, any loss; the definition of right."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from neuralfields import philox
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import encode, floats_per_point, forward_raw
 from neuralfields.spec import FieldSpec
+
+# (fields, coordinates (N, B, I) or (B, I)) -> (N, B, E)
+Encoder = Callable[[FieldBatch, Tensor], Tensor]
 
 # Activations of one group of fields stay near this size, so that memory does not grow with the population.
 _GROUP_BYTES = 64 * 2**20
@@ -25,15 +30,18 @@ def unsupported(spec: FieldSpec, config: FitConfig) -> str | None:
     return None
 
 
-def run(task: StepTask, on_progress: OnProgress | None = None) -> StepResult:
-    """Fit all fields with autograd on stacked weights; the contract is that of StepTask and StepResult."""
+def run(task: StepTask, on_progress: OnProgress | None = None, encoder: Encoder = encode) -> StepResult:
+    """Fit all fields with autograd on stacked weights; the contract is that of StepTask and StepResult.
+
+    encoder: applies a trained encoding; results come back to where the task's tensors are.
+    """
     points, trained = task.config.batch or task.encoded.shape[-2], task.start.spec.trained_encoding
     floats = points * (sum(task.start.spec.dims) * 4 + (floats_per_point(task.start.spec) if trained else 0))
     group = max(1, _GROUP_BYTES // (4 * floats))
     results = []
     for first in range(0, len(task.ids), group):
         part = slice(first, first + group)
-        results.append(_run_group(task, part, on_progress))
+        results.append(_run_group(task, part, on_progress, encoder))
     return StepResult(
         FieldBatch.cat([r.fields for r in results]),
         np.concatenate([r.steps for r in results]),
@@ -41,7 +49,7 @@ def run(task: StepTask, on_progress: OnProgress | None = None) -> StepResult:
     )
 
 
-def _run_group(task: StepTask, part: slice, on_progress: OnProgress | None) -> StepResult:
+def _run_group(task: StepTask, part: slice, on_progress: OnProgress | None, encoder: Encoder) -> StepResult:
     config = task.config
     ids = task.ids[part]
     targets = task.targets[part]
@@ -60,12 +68,12 @@ def _run_group(task: StepTask, part: slice, on_progress: OnProgress | None) -> S
         if config.needs_gradient:
             raw, extra = with_surface(task, part, current, index, target)
         else:
-            raw = forward_raw(current, encode(current, encoded) if fields.spec.trained_encoding else encoded)
+            raw = forward_raw(current, encoder(current, encoded) if fields.spec.trained_encoding else encoded)
             extra = 0.0
         losses = per_field(config.loss, raw, target) + extra
-        mse = value_mse(raw.detach(), target, fields.spec.scale)
+        mse = value_mse(raw.detach(), target, fields.spec.scale).cpu()
         if step % config.curve_every == 0:
-            curves[active.numpy(), step // config.curve_every] = losses.detach()[active].float().numpy()
+            curves[active.numpy(), step // config.curve_every] = losses.detach().cpu()[active].float().numpy()
         if target_mse > 0 and step >= config.min_steps:
             steps[(active & (mse <= target_mse)).numpy()] = step
             active &= ~(mse <= target_mse)
@@ -92,7 +100,8 @@ def _update(
         return
     with torch.no_grad():
         for value, old in zip(parameters.values(), before, strict=True):
-            value.copy_(torch.where(active.view(-1, *[1] * (value.ndim - 1)), value, old))
+            kept = active.to(value.device).view(-1, *[1] * (value.ndim - 1))
+            value.copy_(torch.where(kept, value, old))
 
 
 def make_optimizer(parameters: list[Tensor], config) -> torch.optim.Optimizer:

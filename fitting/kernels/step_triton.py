@@ -46,6 +46,7 @@ def unsupported(spec: FieldSpec, config: FitConfig) -> str | None:
         ("encoded inputs", spec.dims[0], spec.dims[0] <= triton_tiles.MAX_INPUTS, "it goes up to 64"),
         ("out_dim", spec.out_dim, spec.out_dim <= triton_tiles.MAX_OUTPUTS, "it goes up to 4"),
         ("dtype", repr(config.dtype), config.dtype == "float32", "it has float32"),
+        ("eikonal, normals", (config.eikonal, config.normals), not config.needs_gradient, "the torch backend has them"),
         ("precision", repr(precision), precision in ("auto", *PRECISIONS), f"it has auto, {', '.join(PRECISIONS)}"),
     )
     return next((f"{name}={value} ({accepted})" for name, value, ok, accepted in limits if not ok), None)

@@ -30,14 +30,14 @@ class Tier:
 
 
 def tier(spec: FieldSpec, config: FitConfig) -> Tier:
-    """Resident where a layer's weights fit in registers, else streamed."""
-    if max(spec.hidden) <= triton_tiles.MAX_RESIDENT_WIDTH:
-        tile = triton_tiles.resident(spec, triton_tiles.precision(config))
+    """Resident where such fields fit in registers, else streamed."""
+    tile = triton_tiles.resident(spec, triton_tiles.precision(config))
+    if tile is not None:
         constants, scratch = triton_tiles.constants(spec, config), triton_tiles.scratch(spec, tile)
         return Tier(fit_resident, constants, scratch, tile.warps, tile.stages)
-    tile = triton_streamed.tile(spec, config)
+    wide = triton_streamed.tile(spec, config)
     constants, scratch = triton_streamed.constants(spec, config), triton_streamed.scratch(spec, config)
-    return Tier(fit_streamed, constants, scratch, tile.warps, tile.stages, triton_streamed.MAX_REGISTERS)
+    return Tier(fit_streamed, constants, scratch, wide.warps, wide.stages, triton_streamed.MAX_REGISTERS)
 
 
 class Lane:

@@ -21,12 +21,18 @@ _INTERPRETED = tl.constexpr(interpreter.ACTIVE)
 def _here():
     """Zero, which the compiler must take for another number wherever it is used.
 
-    It would else load the weights of all layers before the first tile of points, and these are more than there are
-    registers.
+    It would else load the weights of all layers before the first tile of points, or at least compute where they are,
+    and these are more than there are registers.
     """
     if _INTERPRETED:
         return 0
     return tl.inline_asm_elementwise("mov.u32 $0, 0;", "=r", [], tl.int32, False, 1)
+
+
+@triton.jit
+def _field():
+    """Number of the program's field, not kept in a register."""
+    return (tl.program_id(0) + _here()).to(tl.int64)
 
 
 @triton.jit
@@ -152,15 +158,53 @@ def _zeros(LAYOUT: tl.constexpr, WIDTH: tl.constexpr, IN_PAD: tl.constexpr):
 def _put(scratch, l: tl.constexpr, h, slope):
     """Keep h and slope of layer l of a tile in the program's scratch memory."""
     at = tl.arange(0, h.shape[0])[:, None] * h.shape[1] + tl.arange(0, h.shape[1])[None, :]
-    tl.store(scratch + (2 * l * (h.shape[0] * h.shape[1]) + at), h)
-    tl.store(scratch + ((2 * l + 1) * (h.shape[0] * h.shape[1]) + at), slope)
+    tl.store(scratch + _here() + (2 * l * (h.shape[0] * h.shape[1]) + at), h)
+    tl.store(scratch + _here() + ((2 * l + 1) * (h.shape[0] * h.shape[1]) + at), slope)
 
 
 @triton.jit
 def _take(scratch, k: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr):
     """Block k of the scratch memory."""
     at = tl.arange(0, TILE)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
-    return tl.load(scratch + (k * TILE * WIDTH + at))
+    return tl.load(scratch + _here() + (k * TILE * WIDTH + at))
+
+
+@triton.jit
+def _high(x):
+    """The first 11 significant bits of x: what a tensor core multiplies exactly."""
+    return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _times(a, weights, at, mask, TRANS: tl.constexpr, PRECISION: tl.constexpr, SCRATCH: tl.constexpr):
+    """a times a block of weights, or its transpose."""
+    if SCRATCH and PRECISION == "tf32x3" and not _INTERPRETED:
+        # The same three products as dot has, but with one half of the weights in registers at a time.
+        high = _high(a)
+        w = _high(tl.load(weights + _here() + at, mask=mask, other=0.0))
+        z = dot(a - high, w.trans() if TRANS else w, "tf32")
+        w = tl.load(weights + _here() + at, mask=mask, other=0.0)
+        w -= _high(w)
+        z = dot(high, w.trans() if TRANS else w, "tf32", z)
+        w = _high(tl.load(weights + _here() + at, mask=mask, other=0.0))
+        return dot(high, w.trans() if TRANS else w, "tf32", z)
+    else:
+        w = tl.load(weights + _here() + at, mask=mask, other=0.0)
+        return dot(a, w.trans() if TRANS else w, PRECISION)
+
+
+@triton.jit
+def _weight_gradient(d, g, scratch, k: tl.constexpr, PRECISION: tl.constexpr):
+    """g plus d^T h, h from block k of the scratch memory."""
+    if PRECISION == "tf32x3" and not _INTERPRETED:
+        # The same three products as dot has, but with one half of h in registers at a time.
+        high = _high(d)
+        g = dot((d - high).trans(), _high(_take(scratch, k, d.shape[0], d.shape[1])), "tf32", g)
+        h = _take(scratch, k, d.shape[0], d.shape[1])
+        g = dot(high.trans(), h - _high(h), "tf32", g)
+        return dot(high.trans(), _high(_take(scratch, k, d.shape[0], d.shape[1])), "tf32", g)
+    else:
+        return dot(d.trans(), _take(scratch, k, d.shape[0], d.shape[1]), PRECISION, g)
 
 
 @triton.jit
@@ -184,7 +228,7 @@ def _tile(
         if SCRATCH:
             _put(scratch, l - 1, h, slope)
         at, mask = _hidden(LAYOUT, l, WIDTH)
-        z = dot(h, tl.load(weights + _here() + at, mask=mask, other=0.0).trans(), PRECISION)
+        z = _times(h, weights, at, mask, True, PRECISION, SCRATCH)
         at, mask = _bias(LAYOUT, l, WIDTH)
         z += tl.load(weights + _here() + at, mask=mask, other=0.0)[None, :]
         h, slope = _activate(z, SINE, LAYOUT[l][4], LAYOUT[l][5], LAYOUT[l][6])
@@ -198,10 +242,13 @@ def _tile(
         tl.debug_barrier()  # what one thread has put there another one takes
     d = d * slope
     for l in tl.static_range(LAST - 1, 0, -1):
-        h = _take(scratch, 2 * l - 2, d.shape[0], WIDTH) if SCRATCH else hs[l - 1]
-        new = (dot(d.trans(), h, PRECISION, g[2 * l - 1]), g[2 * l] + tl.sum(d, axis=0)) + new
+        if SCRATCH:
+            dw = _weight_gradient(d, g[2 * l - 1], scratch, 2 * l - 2, PRECISION)
+        else:
+            dw = dot(d.trans(), hs[l - 1], PRECISION, g[2 * l - 1])
+        new = (dw, g[2 * l] + tl.sum(d, axis=0)) + new
         at, mask = _hidden(LAYOUT, l, WIDTH)
-        d = dot(d, tl.load(weights + _here() + at, mask=mask, other=0.0), PRECISION)
+        d = _times(d, weights, at, mask, False, PRECISION, SCRATCH)
         d = d * (_take(scratch, 2 * l - 1, d.shape[0], WIDTH) if SCRATCH else slopes[l - 1])
     return (dot(d.trans(), x, PRECISION, g[0]),) + new, losses, values
 
@@ -244,39 +291,38 @@ def fit_resident(
     OUTPUTS: tl.constexpr = LAYOUT[LAST][1]
     SIZE: tl.constexpr = LAYOUT[LAST][3] + OUTPUTS
     IN_PAD: tl.constexpr = 16 if INPUTS < 16 else 32 if INPUTS < 32 else 64 if INPUTS < 64 else 128
-    field = tl.program_id(0).to(tl.int64)
-    weights, first, second = weights + field * SIZE, first + field * SIZE, second + field * SIZE
-    coords += field * coords_stride
-    targets += field * num_points * OUTPUTS
-    field_id = tl.load(ids + field).to(tl.uint32, bitcast=True)
+    SCRATCH_SIZE: tl.constexpr = (LAST - 1) * 2 * TILE * WIDTH
     seed = seed.to(tl.uint32, bitcast=True)
-    inverse = 1.0 / (count * OUTPUTS)
-    taken += field
-    mse = 0.0
     going = steps > 0
-    tl.store(taken, steps)
-    scratch += field * ((LAST - 1) * 2 * TILE * WIDTH)
+    tl.store(taken + _field(), steps)
     # Nothing may be hoisted from these loops: the addresses of all layers are more than the registers there are.
     for step in tl.range(0, steps, disable_licm=True):
         if going:
             g = _zeros(LAYOUT, WIDTH, IN_PAD)
             losses, values = 0.0, 0.0
             for start in tl.range(0, count, TILE, disable_licm=True):
+                field = _field()
+                inverse = 1.0 / ((count + _here()) * OUTPUTS)
+                field_id = tl.load(ids + field).to(tl.uint32, bitcast=True)
                 place, inside = _points(start, count, num_points, seed, field_id, step, SAMPLED, TILE)
                 g, loss, value = _tile(
-                    g, coords, place, inside, weights, targets, channels, inverse, scratch,
+                    g, coords + field * coords_stride, place, inside, weights + field * SIZE,
+                    targets + field * num_points * OUTPUTS, channels, inverse, scratch + field * SCRATCH_SIZE,
                     LAYOUT, WIDTH, IN_PAD, SINE, LOSS, PRECISION, SCRATCH,
                 )  # fmt: skip
                 losses += loss
                 values += value
-            mse = values * inverse
+            mse = values / (count * OUTPUTS)
+            tl.store(final + _field(), mse)
             if step % curve_every == 0:
-                tl.store(curves + field * num_curves + step // curve_every, losses * inverse)
+                tl.store(curves + _field() * num_curves + step // curve_every, losses / (count * OUTPUTS))
             going = (mse > target_mse) | (step < min_steps) | (mse != mse)
             if going:
                 tl.debug_barrier()  # all threads have read the weights of this step
-                _update(g, weights, first, second, rates + step * 3, beta2, keep1, keep2, eps, l2, LAYOUT)
+                own = _field() * SIZE
+                _update(
+                    g, weights + own, first + own, second + own, rates + step * 3, beta2, keep1, keep2, eps, l2, LAYOUT
+                )
                 tl.debug_barrier()  # and see those of the next one
             else:
-                tl.store(taken, step)
-    tl.store(final + field, mse)
+                tl.store(taken + _field(), step)

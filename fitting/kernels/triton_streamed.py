@@ -34,7 +34,11 @@ class StreamedTile:
 # Said to the assembler, which otherwise may halve it to run two programs at once, and spill.
 MAX_REGISTERS = 255
 # (padded width, precision) -> tile.
-STREAMED = {(width, name): StreamedTile(128, 64, 32, 16, 8, 2) for width in (128, 256) for name in PRECISIONS}
+STREAMED = {
+    (width, name): StreamedTile(128, 64, 32, 16, warps=8, stages=1 if name == "fp32" else 2)
+    for width in (128, 256)
+    for name in PRECISIONS
+}
 
 
 def tile(spec: FieldSpec, config: FitConfig) -> StreamedTile:

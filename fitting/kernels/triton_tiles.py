@@ -1,11 +1,11 @@
 """What the CUDA fitting kernels are compiled with: plain data, read by the launch and by the ahead-of-time check."""
 
-import math
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Literal
 
 from fitting.config import FitConfig
+from neuralfields.kernels.layout import layout, padded
+from neuralfields.kernels.resources import Choice
 from neuralfields.spec import FieldSpec
 
 MAX_RESIDENT_WIDTH = 64
@@ -13,6 +13,16 @@ MAX_DEPTH = 5
 MAX_INPUTS = 64
 MAX_OUTPUTS = 4
 DEFAULT_PRECISION = "tf32x3"
+_FLOATS = ("weights", "first", "second", "coords", "targets", "rates", "channels", "curves", "final", "scratch")
+_COUNTS = ("num_points", "count", "coords_stride", "steps", "seed", "min_steps", "curve_every", "num_curves")
+_RATES = ("target_mse", "beta2", "keep1", "keep2", "eps", "l2")
+# What both fitting kernels are launched with, apart from their compile-time arguments.
+SIGNATURE = {
+    **dict.fromkeys(_FLOATS, "*fp32"),
+    **dict.fromkeys(("ids", "taken", "zero"), "*i32"),
+    **dict.fromkeys(_COUNTS, "i32"),
+    **dict.fromkeys(_RATES, "fp32"),
+}
 
 
 @dataclass(frozen=True)
@@ -26,8 +36,54 @@ class Tile:
     stages: int = 1
 
 
-# (width, hidden layers) -> tile of the resident kernel.
-RESIDENT = {(width, depth): Tile(64, 4) for width in (16, 32, 64) for depth in range(1, MAX_DEPTH + 1)}
+# (width, hidden layers, precision) -> tile of the resident kernel: the largest that spills nothing on any chip, as
+# docs/triton-resources.md shows. What is not here does not fit into the registers: the streamed kernel fits it.
+RESIDENT = {
+    (16, 1, "tf32x3"): Tile(64, 4),
+    (16, 2, "tf32x3"): Tile(64, 4),
+    (16, 3, "tf32x3"): Tile(32, 2),
+    (16, 4, "tf32x3"): Tile(32, 2, scratch=True),
+    (16, 5, "tf32x3"): Tile(32, 2, scratch=True),
+    (32, 1, "tf32x3"): Tile(64, 4),
+    (64, 1, "tf32x3"): Tile(64, 4),
+    (64, 2, "tf32x3"): Tile(32, 8),
+    (64, 3, "tf32x3"): Tile(16, 8, scratch=True),
+    (64, 4, "tf32x3"): Tile(16, 8, scratch=True),
+    (16, 1, "tf32"): Tile(64, 4),
+    (16, 2, "tf32"): Tile(64, 4),
+    (16, 3, "tf32"): Tile(64, 4),
+    (16, 4, "tf32"): Tile(64, 4),
+    (16, 5, "tf32"): Tile(64, 4),
+    (32, 1, "tf32"): Tile(64, 4),
+    (32, 2, "tf32"): Tile(64, 4),
+    (32, 3, "tf32"): Tile(64, 4),
+    (32, 4, "tf32"): Tile(32, 2, scratch=True),
+    (32, 5, "tf32"): Tile(32, 2, scratch=True),
+    (64, 1, "tf32"): Tile(64, 4),
+    (64, 2, "tf32"): Tile(32, 4),
+    (64, 3, "tf32"): Tile(32, 4, scratch=True),
+    (64, 4, "tf32"): Tile(16, 8, scratch=True),
+    (64, 5, "tf32"): Tile(16, 8, scratch=True),
+    (16, 1, "bf16"): Tile(64, 4),
+    (16, 2, "bf16"): Tile(64, 4),
+    (16, 3, "bf16"): Tile(64, 4),
+    (16, 4, "bf16"): Tile(64, 4),
+    (16, 5, "bf16"): Tile(32, 2),
+    (32, 1, "bf16"): Tile(64, 4),
+    (32, 2, "bf16"): Tile(64, 4),
+    (32, 3, "bf16"): Tile(32, 2),
+    (32, 4, "bf16"): Tile(32, 2),
+    (32, 5, "bf16"): Tile(32, 2, scratch=True),
+    (64, 1, "bf16"): Tile(64, 4),
+    (64, 2, "bf16"): Tile(32, 4),
+    (64, 3, "bf16"): Tile(32, 4, scratch=True),
+    (64, 4, "bf16"): Tile(32, 8),
+    (64, 5, "bf16"): Tile(16, 8, scratch=True),
+    (16, 1, "fp32"): Tile(64, 4),
+    (16, 2, "fp32"): Tile(32, 2, scratch=True),
+    (32, 1, "fp32"): Tile(16, 2),
+    (64, 1, "fp32"): Tile(32, 8),
+}
 
 
 def precision(config: FitConfig) -> str:
@@ -36,9 +92,9 @@ def precision(config: FitConfig) -> str:
     return DEFAULT_PRECISION if asked == "auto" else asked
 
 
-def resident(spec: FieldSpec, precision: str) -> Tile:
-    """The tile of the resident kernel for such fields."""
-    return RESIDENT[padded(max(spec.hidden)), len(spec.hidden)]
+def resident(spec: FieldSpec, precision: str) -> Tile | None:
+    """The tile of the resident kernel for such fields, or None where they do not fit into the registers."""
+    return RESIDENT.get((padded(max(spec.hidden)), len(spec.hidden), precision))
 
 
 def scratch(spec: FieldSpec, tile: Tile) -> int:
@@ -47,36 +103,41 @@ def scratch(spec: FieldSpec, tile: Tile) -> int:
 
 
 def constants(spec: FieldSpec, config: FitConfig) -> dict:
-    """The compile-time arguments of the resident kernel."""
+    """The compile-time arguments of the resident kernel. Raises ValueError where there is no tile for such fields."""
+    tile = resident(spec, precision(config))
+    if tile is None:
+        raise ValueError(f"hidden={spec.hidden}, precision={precision(config)!r}: expected one that RESIDENT has")
+    return _constants(spec, config, tile)
+
+
+def _constants(spec: FieldSpec, config: FitConfig, tile: Tile) -> dict:
     return {
         "LAYOUT": layout(spec),
         "WIDTH": padded(max(spec.hidden)),
-        "TILE": resident(spec, precision(config)).points,
+        "TILE": tile.points,
         "SINE": spec.activation == "sine",
         "LOSS": config.loss,
         "SAMPLED": config.batch > 0,
         "PRECISION": precision(config),
-        "SCRATCH": resident(spec, precision(config)).scratch,
+        "SCRATCH": tile.scratch,
     }
 
 
-def padded(width: int) -> int:
-    """Width of the blocks that hold a layer of this many units: a power of two from 16."""
-    return max(16, 1 << (width - 1).bit_length())
+def shipped() -> list[Choice]:
+    """Every tile with a sine field fitted to all points, and with a ReLU field fitted to drawn ones."""
+    return [choice(key, tile, activation) for key, tile in RESIDENT.items() for activation in ("sine", "relu")]
 
 
-def layout(spec: FieldSpec) -> tuple[tuple[int | float, ...], ...]:
-    """Per layer: (inputs, outputs, place of the weights, place of the biases, w0, w0 / pi high, w0 / pi low).
-
-    Places count floats in the flat parameters of one field; the last three are 1, 1, 0 where there is no sine.
-    """
-    layers, place = [], 0
-    for layer, (inputs, outputs) in enumerate(zip(spec.dims[:-1], spec.dims[1:], strict=True)):
-        sine = spec.activation == "sine" and layer < len(spec.hidden)
-        w0 = spec.w0(layer) if sine else 1.0
-        turns = w0 / math.pi if sine else 1.0
-        high = float(np.float32(turns))
-        bias = place + inputs * outputs
-        layers.append((inputs, outputs, place, bias, w0, high, turns - high))
-        place = bias + outputs
-    return tuple(layers)
+def choice(key: tuple[int, int, str], tile: Tile, activation: Literal["sine", "relu"]) -> Choice:
+    """How the resident kernel would be shipped with a tile. key: as in RESIDENT."""
+    width, depth, name = key
+    spec = FieldSpec(in_dim=2, out_dim=1, hidden=(width,) * depth, activation=activation)
+    drawn = FitConfig(loss="bce", batch=1024, precision=name)
+    return Choice(
+        label=f"{'-'.join(map(str, spec.dims))} {activation}, {name}",
+        kernel="fitting.kernels.triton_resident:fit_resident",
+        signature=SIGNATURE,
+        constants=_constants(spec, drawn if activation == "relu" else FitConfig(precision=name), tile),
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )

@@ -14,7 +14,9 @@ import torch
 
 import neuralfields as nf
 from fitting import FitConfig, fit, fit_batch, images
+from neuralfields import HashField, HashGrid
 from neuralfields.evaluate import evaluate
+from neuralfields.kernels import evaluate_tcnn
 
 SPEC = nf.SIREN(2, 1, hidden=(16, 16), w0=15.0)
 BACKENDS = ["torch", pytest.param("native", marks=pytest.mark.native)]
@@ -179,6 +181,13 @@ def test_progress_ends_at_the_total_and_never_goes_back(digits):
     assert done == sorted(done)
     assert done[-1] <= seen[-1].steps_total == 600 * 24
     assert all(np.isfinite(p.psnr) for p in seen)
+
+
+@pytest.mark.skipif(evaluate_tcnn.missing() is None, reason="says what happens without tiny-cuda-nn")
+def test_tcnn_is_refused_with_the_line_that_installs_it(digits):
+    spec = HashField(2, 1, hidden=(8,), encoding=HashGrid(levels=2, log2_size=6, base=4))
+    with pytest.raises(ValueError, match=r"^backend='tcnn' cannot run this: [^\n]*(pip install git|no CUDA)[^\n]*$"):
+        fit_batch(digits.select(slice(0, 1)), spec, FitConfig(steps=1, backend="tcnn"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")

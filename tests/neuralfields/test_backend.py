@@ -19,7 +19,7 @@ def test_explicit_requests_are_met_or_refused_with_the_reason() -> None:
 
 
 def test_unknown_names_and_no_choice_are_refused() -> None:
-    with pytest.raises(ValueError, match="backend='cuda': expected one of auto, torch, native, triton"):
+    with pytest.raises(ValueError, match="backend='cuda': expected one of auto, torch, native, triton, tcnn"):
         choose("cuda", {"torch": None})
     with pytest.raises(ValueError, match=r"backend='auto': none can run this: .*out of memory"):
         choose("auto", {"torch": "out of memory"})

@@ -7,7 +7,10 @@ import torch
 
 import neuralfields as nf
 from fitting import FitConfig, fit, fit_batch, images
-from fitting.kernels import step_torch, step_triton
+from fitting.kernels import step_tcnn, step_torch, step_triton
+from fitting.kernels.task import StepTask
+from fitting.schedule import learning_rates
+from neuralfields.evaluate import encode
 
 GRID = nf.HashField(2, 1, hidden=(16,), encoding=nf.HashGrid(levels=4, log2_size=6, base=2, scale=1.6))
 CONFIG = FitConfig(steps=60, lr=1e-2, backend="torch", curve_every=5)
@@ -61,3 +64,21 @@ def test_radiance_fields_are_refused() -> None:
     reason = step_torch.unsupported(nf.NeRF(), CONFIG)
     assert reason is not None
     assert "view head" in reason
+
+
+@pytest.mark.parametrize("batch", [0, 32])
+def test_the_tcnn_step_is_the_same_but_for_who_encodes(digits, batch: int) -> None:
+    config = FitConfig(**{**CONFIG.__dict__, "steps": 8, "batch": batch})
+    one = digits.select(slice(2, 3))
+    points = one.points(GRID)
+    start = nf.inits.initial(GRID, one.ids)
+    task = StepTask(start, points.coords, points.targets, one.ids, None, config, learning_rates(config))
+    calls = []
+
+    def encoder(fields, coords):
+        calls.append(tuple(coords.shape))
+        return encode(fields, coords)
+
+    expected, found = step_torch.run(task), step_tcnn.run(task, encoder=encoder)
+    torch.testing.assert_close(found.fields.flat().cpu(), expected.fields.flat(), rtol=1e-4, atol=1e-5)
+    assert set(calls) == {(batch or 64, 2)}
