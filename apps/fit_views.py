@@ -1,7 +1,7 @@
 """nf fit views: one radiance field per scene of posed views, on disk."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MODELS = ("hash", "triplane", "nerf")
 OURS = "(default: well tried)"
 LISTED = 10
+STEPS_ALONE = 4000  # of a scene by itself, which costs a sixteenth of a batch
 COLOURS = {"white": "white", "black": "black"}
 
 
@@ -27,7 +28,9 @@ COLOURS = {"white": "white", "black": "black"}
 class ViewFitOptions:
     """How the fields are fitted."""
 
-    steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint=OURS)] = None
+    steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 4000 for one scene, else 1000)")] = (
+        None
+    )
     """Optimizer steps."""
     rays: Annotated[int | None, arg(metavar="INT", help_behavior_hint=OURS)] = None
     """Rays per scene and step."""
@@ -85,6 +88,8 @@ def fit_views(options: FitViews, output: Output) -> None:
     spec = model_spec(options.model)
     config = ViewFitConfig(**given(options.fitting))  # type: ignore[arg-type]
     signals = load(options)
+    if options.fitting.steps is None and len(signals) == 1:
+        config = replace(config, steps=STEPS_ALONE)
     count = sum(len(scene) for scene in signals.scenes)
     skipped = {f"{scene.name}/{name}": why for scene in signals.scenes for name, why in scene.skipped.items()}
     for name, why in list(skipped.items())[:LISTED]:

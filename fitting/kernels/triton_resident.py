@@ -176,27 +176,9 @@ def _high(x):
 
 
 @triton.jit
-def _times(a, weights, at, mask, TRANS: tl.constexpr, PRECISION: tl.constexpr, SCRATCH: tl.constexpr):
-    """a times a block of weights, or its transpose."""
-    if SCRATCH and PRECISION == "tf32x3" and not _INTERPRETED:
-        # The same three products as dot has, but with one half of the weights in registers at a time.
-        high = _high(a)
-        w = _high(tl.load(weights + _here() + at, mask=mask, other=0.0))
-        z = dot(a - high, w.trans() if TRANS else w, "tf32")
-        w = tl.load(weights + _here() + at, mask=mask, other=0.0)
-        w -= _high(w)
-        z = dot(high, w.trans() if TRANS else w, "tf32", z)
-        w = _high(tl.load(weights + _here() + at, mask=mask, other=0.0))
-        return dot(high, w.trans() if TRANS else w, "tf32", z)
-    else:
-        w = tl.load(weights + _here() + at, mask=mask, other=0.0)
-        return dot(a, w.trans() if TRANS else w, PRECISION)
-
-
-@triton.jit
 def _weight_gradient(d, g, scratch, k: tl.constexpr, PRECISION: tl.constexpr):
     """g plus d^T h, h from block k of the scratch memory."""
-    if PRECISION == "tf32x3" and not _INTERPRETED:
+    if PRECISION == "tf32x3":
         # The same three products as dot has, but with one half of h in registers at a time.
         high = _high(d)
         g = dot((d - high).trans(), _high(_take(scratch, k, d.shape[0], d.shape[1])), "tf32", g)
@@ -228,7 +210,7 @@ def _tile(
         if SCRATCH:
             _put(scratch, l - 1, h, slope)
         at, mask = _hidden(LAYOUT, l, WIDTH)
-        z = _times(h, weights, at, mask, True, PRECISION, SCRATCH)
+        z = dot(h, tl.load(weights + _here() + at, mask=mask, other=0.0).trans(), PRECISION)
         at, mask = _bias(LAYOUT, l, WIDTH)
         z += tl.load(weights + _here() + at, mask=mask, other=0.0)[None, :]
         h, slope = _activate(z, SINE, LAYOUT[l][4], LAYOUT[l][5], LAYOUT[l][6])
@@ -248,7 +230,7 @@ def _tile(
             dw = dot(d.trans(), hs[l - 1], PRECISION, g[2 * l - 1])
         new = (dw, g[2 * l] + tl.sum(d, axis=0)) + new
         at, mask = _hidden(LAYOUT, l, WIDTH)
-        d = _times(d, weights, at, mask, False, PRECISION, SCRATCH)
+        d = dot(d, tl.load(weights + _here() + at, mask=mask, other=0.0), PRECISION)
         d = d * (_take(scratch, 2 * l - 1, d.shape[0], WIDTH) if SCRATCH else slopes[l - 1])
     return (dot(d.trans(), x, PRECISION, g[0]),) + new, losses, values
 

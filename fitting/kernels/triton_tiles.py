@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fitting.config import FitConfig
+from fitting.config import FitConfig, Precision
 from neuralfields.kernels.layout import layout, padded
 from neuralfields.kernels.resources import Choice
 from neuralfields.spec import FieldSpec
@@ -12,7 +12,7 @@ MAX_RESIDENT_WIDTH = 64
 MAX_DEPTH = 5
 MAX_INPUTS = 64
 MAX_OUTPUTS = 4
-DEFAULT_PRECISION = "tf32x3"
+DEFAULT_PRECISION: Precision = "tf32x3"
 _FLOATS = ("weights", "first", "second", "coords", "targets", "rates", "channels", "curves", "final", "scratch")
 _COUNTS = ("num_points", "count", "coords_stride", "steps", "seed", "min_steps", "curve_every", "num_curves")
 _RATES = ("target_mse", "beta2", "keep1", "keep2", "eps", "l2")
@@ -38,7 +38,7 @@ class Tile:
 
 # (width, hidden layers, precision) -> tile of the resident kernel: the largest that spills nothing on any chip, as
 # docs/triton-resources.md shows. What is not here does not fit into the registers: the streamed kernel fits it.
-RESIDENT = {
+RESIDENT: dict[tuple[int, int, Precision], Tile] = {
     (16, 1, "tf32x3"): Tile(64, 4),
     (16, 2, "tf32x3"): Tile(64, 4),
     (16, 3, "tf32x3"): Tile(32, 2),
@@ -86,13 +86,13 @@ RESIDENT = {
 }
 
 
-def precision(config: FitConfig) -> str:
+def precision(config: FitConfig) -> Precision:
     """The precision of products that the config asks for."""
     asked = getattr(config, "precision", "auto")
     return DEFAULT_PRECISION if asked == "auto" else asked
 
 
-def resident(spec: FieldSpec, precision: str) -> Tile | None:
+def resident(spec: FieldSpec, precision: Precision) -> Tile | None:
     """The tile of the resident kernel for such fields, or None where they do not fit into the registers."""
     return RESIDENT.get((padded(max(spec.hidden)), len(spec.hidden), precision))
 
@@ -128,7 +128,7 @@ def shipped() -> list[Choice]:
     return [choice(key, tile, activation) for key, tile in RESIDENT.items() for activation in ("sine", "relu")]
 
 
-def choice(key: tuple[int, int, str], tile: Tile, activation: Literal["sine", "relu"]) -> Choice:
+def choice(key: tuple[int, int, Precision], tile: Tile, activation: Literal["sine", "relu"]) -> Choice:
     """How the resident kernel would be shipped with a tile. key: as in RESIDENT."""
     width, depth, name = key
     spec = FieldSpec(in_dim=2, out_dim=1, hidden=(width,) * depth, activation=activation)

@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def find_files(folder: Path) -> list[tuple[Path, str | None]]:
         found: list[tuple[Path, str | None]] = list(_from_index(index))
     else:
         inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-        found = [(path, part.name) for part in inner for path in _files(sorted(part.rglob("*"), key=_natural))]
+        found = [(path, part.name) for part in inner for path in _files(_below(part))]
         found += [(path, None) for path in _files(sorted(folder.iterdir(), key=_natural))]
         if any(name is None for _, name in found):  # loose files: their folders are not classes
             found = [(path, None) for path, _ in found]
@@ -111,8 +112,14 @@ class _Refused(Exception):
 
 def _natural(path: Path) -> tuple:
     """Sort key under which 9.off comes before 10.off."""
-    stem, _, rest = path.name.partition(".")
-    return (path.parent.as_posix(), not stem.isdigit(), int(stem) if stem.isdigit() else 0, stem, rest)
+    words = re.split(r"(\d+)", path.name)  # text and numbers in turn, text first
+    return (path.parent.as_posix(), [int(word) if i % 2 else word for i, word in enumerate(words)], path.name)
+
+
+def _below(folder: Path) -> list[Path]:
+    """All that lies below a folder in natural order, without what hidden folders hold."""
+    paths = sorted(folder.rglob("*"), key=_natural)
+    return [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:

@@ -17,7 +17,9 @@ def signature(geometry: Geometry) -> np.ndarray:
 
     With r the distances of the surface from its area-weighted centroid and s = sqrt(mean r^2): sqrt(area) / (3 s),
     cbrt(|volume|) / s, and the quantiles (k - 0.5) / 16 of r / s. Osada et al., "Shape distributions", TOG 2002, use
-    such distributions for retrieval. Point clouds count every point alike and have no area or volume.
+    such distributions for retrieval. Every face counts at its centre: the quantiles of a mesh of few large or long
+    faces (a box of 12, a cylinder without rings) do change when it is remeshed. Point clouds count every point alike
+    and have no area or volume.
     """
     if geometry.is_cloud:
         centres, weights = geometry.vertices, np.ones(len(geometry.vertices))
@@ -48,8 +50,8 @@ def groups(signatures: Sequence[np.ndarray], tolerance: float = TOLERANCE) -> tu
     """Return one name per shape, the same for shapes linked by signatures that differ by at most the tolerance.
 
     Single linkage in the largest difference of any number. Too much is grouped rather than too little: a pair kept
-    together costs a split nothing, a copy on both sides makes its result worthless. The name is a hash of the first
-    member's signature, so that it does not depend on order within the other groups.
+    together costs a split nothing, a copy on both sides makes its result worthless. The name is a hash of the least of
+    its members' signatures, so that neither their order nor other groups change it.
     """
     count = len(signatures)
     if not count:
@@ -65,5 +67,7 @@ def groups(signatures: Sequence[np.ndarray], tolerance: float = TOLERANCE) -> tu
             low, high = sorted((root[by_first[start]], root[other]))
             if low != high:
                 root[root == high] = low
-    names = {first: hashlib.sha256(np.round(table[first], 3).tobytes()).hexdigest()[:12] for first in np.unique(root)}
+    rounded = np.round(table, 3)
+    least = {first: min(rounded[root == first].tolist()) for first in np.unique(root)}
+    names = {first: hashlib.sha256(np.array(row).tobytes()).hexdigest()[:12] for first, row in least.items()}
     return tuple(names[first] for first in root)

@@ -21,6 +21,8 @@ Inside = Literal["below", "above"]
 OnField = Callable[[int, int], None]
 AT_ONCE = 1 << 17  # cells halved at a time
 _HUGE = 1e30
+# Of an edge, from its ends: at a corner the vertices of several edges would be one to whoever merges by position.
+SHORTEST = 1e-3
 
 
 @torch.no_grad()
@@ -141,8 +143,14 @@ class _Lattice:
         return torch.stack([keys // self.size**2, keys // self.size % self.size, keys % self.size], dim=-1) - 1
 
     def points(self, index: Tensor) -> Tensor:
-        """Coordinates of points with index (..., 3): the nearest in the box."""
-        cells = (index * self.step).clamp(0, self.resolution)
+        """Where the values of points with index (..., 3) are taken: the nearest place in the box."""
+        return self._coords((index * self.step).clamp(0, self.resolution))
+
+    def corners(self, index: Tensor) -> Tensor:
+        """Where points with index (..., 3) lie, also beyond the box."""
+        return self._coords(index * self.step)
+
+    def _coords(self, cells: Tensor) -> Tensor:
         return (cells.double() * (2.0 * self.box / self.resolution) - self.box).float()
 
     def solid(self, values: Tensor, beyond: Tensor) -> Tensor:
@@ -245,7 +253,10 @@ def _unique(keys: Tensor, count: int) -> Tensor:
 
 
 def _mesh(lattice: _Lattice, cells: Tensor) -> Mesh:
-    """Vertices where the linear function along an edge is 0: p0 + t (p1 - p0), t = v0 / (v0 - v1)."""
+    """Vertices where the linear function along an edge is 0: p0 + t (p1 - p0), t = v0 / (v0 - v1).
+
+    A cap stands out by SHORTEST of a cell, so that its vertices around an edge of the box keep apart.
+    """
     keys, beyond = lattice.block(cells, 2)
     solid = lattice.solid(lattice.values[keys], beyond).flatten(1)
     points = _unique(keys.flatten(), len(lattice.values))
@@ -255,7 +266,11 @@ def _mesh(lattice: _Lattice, cells: Tensor) -> Mesh:
     first = points[start]
     second = first + torch.tensor([lattice.size**2, lattice.size, 1], device=cells.device)[axis]
     v0, v1 = lattice.values[first], lattice.values[second]
-    t = (v0 / (v0 - v1)).nan_to_num(0.0).clamp_(0.0, 1.0)[:, None]
-    p0, p1 = lattice.points(lattice.index(first)), lattice.points(lattice.index(second))
+    t = (v0 / (v0 - v1)).nan_to_num(0.0)
+    t = torch.where((lattice.index(first) < 0).any(-1), 1.0, t)  # beyond the box: the solid ends where it begins
+    t = torch.where((lattice.index(second) > lattice.resolution).any(-1), 0.0, t).clamp_(SHORTEST, 1.0 - SHORTEST)[
+        :, None
+    ]
+    p0, p1 = lattice.corners(lattice.index(first)), lattice.corners(lattice.index(second))
     vertices = p0 + t * (p1 - p0)
     return Mesh(vertices.cpu().numpy(), faces.cpu().numpy())
