@@ -88,7 +88,7 @@ RESIDENT: dict[tuple[int, int, Precision], Tile] = {
 
 def precision(config: FitConfig) -> Precision:
     """The precision of products that the config asks for."""
-    asked = getattr(config, "precision", "auto")
+    asked = config.precision
     return DEFAULT_PRECISION if asked == "auto" else asked
 
 
