@@ -22,6 +22,7 @@ lint: setup  ## style, formatting, types
 bench: setup  ## every benchmark, appended to benchmarks/
 	$(BIN)/nf bench fit --save
 	$(BIN)/nf bench fit --memory --save
+	$(BIN)/nf bench mesh --save
 
 gpu-check:  ## what only a GPU can show, in 8 minutes: no install, but torch, triton, numpy, safetensors, pyarrow, imageio
 	$(PYTHON) -m apps.bench.gpu

@@ -127,7 +127,10 @@ def report(store: "FieldStore", signals: "ShapeSignals", seconds: float, found: 
     """Say what was fitted, how fast, how well, what failed, and where it lies."""
     fitted, closed = len(store) - found, store.column("closed").astype(bool)
     chamfer = store.column("chamfer_l1")
-    figures: dict[str, object] = {"chamfer_l1_mean": _mean(chamfer)}
+    more = ("chamfer_l1", "f_score", "normal_consistency")
+    figures: dict[str, object] = {
+        f"{name}_mean": _mean(store.column(name)) for name in more if name in store.index.column_names
+    }
     quality = f"{100 * _mean(chamfer) / 2:.2f} % of the box's side" if np.isfinite(chamfer).any() else "no surface"
     lines: list[tuple[str, object]] = [("Chamfer-L1", f"{_mean(chamfer):.4f} mean, {quality}")]
     if "iou" in store.index.column_names:

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from neuralfields import FieldStore
 
 
-JUDGED = ("iou", "chamfer_l1", "psnr_heldout", "ssim_heldout")  # columns of an index besides the PSNR
+JUDGED = (
+    "iou",
+    "chamfer_l1",
+    "f_score",
+    "normal_consistency",
+    "psnr_heldout",
+    "ssim_heldout",
+)  # columns of an index besides the PSNR
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from neuralfields.spec import FieldSpec
 
 Signal = Literal["sdf", "occupancy", "udf", "tsdf"]
 CHAMFER_RESOLUTION = 128  # cells along the box at which fields become meshes to be measured
+SURFACE_FIGURES = ("chamfer_l1", "f_score", "normal_consistency")
 CHAMFER_SAMPLES = 30_000  # points on each of the two surfaces
 UDF_LEVEL = 0.01  # distance at which the surface of an unsigned field is drawn: it has no side to change
 
@@ -110,20 +111,23 @@ class ShapeSignals:
     def quality(self, fields: FieldBatch) -> dict[str, np.ndarray]:
         """Return how well each field stands for its shape.
 
-        iou: of the insides on T uniform points of the box that no pool holds (not for udf); chamfer_l1: the mean of the
-        two mean distances between the field's surface, extracted at 128 cells along the box, and the shape's, from
-        30,000 points on each, in units of the box whose side is 2. NaN where the field has no surface.
+        iou: of the insides on T uniform points of the box that no pool holds (not for udf); chamfer_l1, f_score,
+        normal_consistency: of the field's surface, extracted at 128 cells along the box, and the shape's, from 30,000
+        points on each, in units of the box whose side is 2 (`shape_metrics.compare`). NaN where the field has no
+        surface; no normal_consistency where one of the shapes is a cloud.
         """
         columns: dict[str, np.ndarray] = {}
         fields = fields.to(torch.float32)
         if self.kind != "udf":
             columns["iou"] = np.array([self._iou(fields[i], shape) for i, shape in enumerate(self.shapes)])
         meshes = isosurface(fields, CHAMFER_RESOLUTION, self.level, inside=self.inside)
-        chamfer = [
-            compare(mesh, shape.geometry(), CHAMFER_SAMPLES)["chamfer_l1"] if len(mesh.faces) else np.nan
+        found = [
+            compare(mesh, shape.geometry(), CHAMFER_SAMPLES) if len(mesh.faces) else {}
             for mesh, shape in zip(meshes, self.shapes, strict=True)
         ]
-        return {**columns, "chamfer_l1": np.array(chamfer)}
+        # The normals of a cloud's samples are not known: without a figure for some, there is none for any.
+        names = SURFACE_FIGURES[: 3 if all(shape.report.faces for shape in self.shapes) else 2]
+        return columns | {name: np.array([row.get(name, np.nan) for row in found]) for name in names}
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return group, and closed, whether the mesh is so."""
