@@ -1,45 +1,23 @@
-"""nf train classify and nf predict: read the class of a field from its weights."""
+"""nf train classify: read the class of a field from its weights."""
 
-import csv
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, arg
 
 from apps import pictures
-from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, given
-from apps.output import Output, duration
-from apps.progress import Progress
+from apps.comparison import compare, measures
+from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, given_of
+from apps.output import Output
+from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
     from neuralfields import FieldStore
     from wsnets import Reader
     from wsnets.data import Population
-    from wsnets.train import ClassifyConfig, TrainProgress
-
-READ_AT_ONCE = 4096
-OURS = "(default: well tried)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """How the network is trained."""
-
-    model: Annotated[str | None, arg(metavar="{mlp}", help_behavior_hint="(default: mlp)")] = None
-    """Architecture of the network."""
-    epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint=OURS)] = None
-    """Passes over the fields."""
-    batch: Annotated[int | None, arg(metavar="INT", help_behavior_hint=OURS)] = None
-    """Fields per step."""
-    lr: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=OURS)] = None
-    """Peak learning rate."""
-    weight_decay: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=OURS)] = None
-    """Weight decay of AdamW."""
-    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0)")] = None
-    """Source of all randomness."""
+    from wsnets.train import ClassifyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +38,17 @@ class TrainClassify:
     """Store of held-out fields to evaluate on."""
     test_fraction: float = 0.0
     """Without --test: share of STORE kept aside to evaluate on; copies of one item stay on one side."""
+    compare: Annotated[str | None, arg(metavar="NAME,NAME,...", help_behavior_hint="(default: one --model)")] = None
+    """Train several models, each in a folder of its name inside --out, and print one table."""
+    mixup: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0, off)")] = None
+    """Mix pairs of fields and their labels, shares drawn from Beta(mixup, mixup)."""
+    mixup_matching: Annotated[
+        Literal["raw", "permuted", "aligned"] | None, arg(help_behavior_hint="(default: raw)")
+    ] = None
+    """How the second field of a pair is moved by its symmetries first."""
+    label_smoothing: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0.1)")] = None
+    """Share of the target that goes to all classes."""
     training: Annotated[TrainingOptions, OmitArgPrefixes] = field(default_factory=TrainingOptions)
-    threads: Threads = None
-    """Processor threads."""
-    output: Shown = SHOWN
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predict:
-    """Classify the fields of STORE by their weights; with labels in the store, say how many are right."""
-
-    reader: Annotated[Positional[str], arg(metavar="READER")]
-    """Folder that `nf train classify` wrote."""
-    store: StorePath
-    """Folder of a store."""
-    out: Annotated[str | None, arg(metavar="FILE.csv", help_behavior_hint="(default: none)")] = None
-    """Table to write: id, name, label, predicted class and its probability."""
     threads: Threads = None
     """Processor threads."""
     output: Shown = SHOWN
@@ -84,24 +57,42 @@ class Predict:
 def train_classify(options: TrainClassify, output: Output) -> None:
     """Run `nf train classify`."""
     from neuralfields.store import open_store
-    from wsnets.train import ClassifyConfig, plot_history
+    from wsnets.train import ClassifyConfig
 
     limit_threads(options.threads)
-    store = open_store(options.store)
-    settings: dict[str, Any] = given(options.training)
-    store, test = split(store, options.test, options.test_fraction, settings.get("seed", 0))
-    reader, seconds, epochs = train_reader(store, ClassifyConfig(**settings), options.out, options.output.quiet)
-    found = summary(reader)
-    took = f"{epochs} epochs in {duration(seconds)}" if epochs else "nothing left to train"
-    output.facts([("trained on", f"{found['train_fields']:,} fields, {store.spec.describe()}"), ("training", took)])
-    output.facts([("validation", validation_line(found))])
-    output.record(fields=len(store), seconds=seconds, epochs_run=epochs, **found)
-    plot_history(reader.training["history"], Path(options.out) / "curves.png")
+    own = given_of(options, "mixup", "mixup_matching", "label_smoothing")
+    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed or 0)
+    if options.compare is not None:
+        run_comparison(options, store, test, own, output)
+        return
+    config = settings(ClassifyConfig, options.training, "mlp", **own)
+    reader, seconds, epochs = train_reader(store, config, options.out, options.output.quiet)
+    if not is_lead():
+        return
+    describe(reader, seconds, epochs, options.out, output)
+    output.record(fields=len(store))
     if test is not None:
         evaluate(reader, test, Path(options.out), output)
     output.facts([("out", options.out)])
     output.record(out=options.out)
     output.next(["nf", "predict", options.out, options.test or options.store, "--out", "predictions.csv"])
+
+
+def run_comparison(
+    options: TrainClassify, store: "Population", test: "Population | None", own: dict[str, Any], output: Output
+) -> None:
+    """Train every model of --compare under the same settings and print one table."""
+    from wsnets.train import ClassifyConfig
+
+    def one(name: str, out: str) -> dict[str, Any]:
+        config = settings(ClassifyConfig, replace(options.training, model=name), name, **own)
+        reader, _, _ = train_reader(store, config, out, options.output.quiet, name)
+        row: dict[str, Any] = {"validation": reader.training.get("val_accuracy")}
+        if test is not None and is_lead():
+            row["test"] = reader.evaluate(test).accuracy
+        return {**row, **measures(reader)}
+
+    compare(options.compare or "", options.out, one, output)
 
 
 def split(
@@ -119,35 +110,12 @@ def split(
 
 
 def train_reader(
-    store: "Population", config: "ClassifyConfig", out: str | Path, quiet: bool
+    store: "Population", config: "ClassifyConfig", out: str | Path, quiet: bool, what: str = "train"
 ) -> tuple["Reader", float, int]:
     """Train with a progress bar; return the reader, the seconds it took and the number of epochs run now."""
     from wsnets.train import classify
 
-    started, epochs = time.perf_counter(), set()
-    with Progress("train", "epochs", quiet) as bar:
-
-        def update(now: "TrainProgress") -> None:
-            epochs.add(now.epoch)
-            note = f"loss {now.loss:.3f}, {100 * now.val_accuracy:.2f} % on validation"
-            bar.update(now.epoch, now.epochs, f"{now.epoch} of {now.epochs}", note)
-
-        reader = classify(store, config, out=out, progress=update)
-    return reader, time.perf_counter() - started, len(epochs)
-
-
-def summary(reader: "Reader") -> dict[str, Any]:
-    """Figures of a reader's training: fields, epochs, the epoch kept and how it did on the fields held out for it."""
-    names = ("train_fields", "val_fields", "epochs", "best_epoch", "val_accuracy", "val_loss", "parameters")
-    return {name: reader.training[name] for name in names}
-
-
-def validation_line(found: dict[str, Any]) -> str:
-    """The same as text: '98.1 % of 130 fields, epoch 40 of 60'."""
-    if found["val_accuracy"] is None:
-        return "none: no field was held out"
-    right = f"{100 * found['val_accuracy']:.2f} % of {found['val_fields']:,} fields"
-    return f"{right}, epoch {found['best_epoch']} of {found['epochs']} was kept"
+    return watched(lambda **watch: classify(store, config, out=out, **watch), quiet or not is_lead(), what)
 
 
 def evaluate(reader: "Reader", test: "Population", out: Path, output: Output) -> None:
@@ -163,55 +131,3 @@ def evaluate(reader: "Reader", test: "Population", out: Path, output: Output) ->
     output.record(per_class=found.per_class, confusion=found.confusion)
     title = f"{100 * found.accuracy:.2f} % of {len(test):,} held-out fields"
     pictures.confusion(out / "confusion.png", np.asarray(found.confusion), reader.classes, title)
-
-
-def predict(options: Predict, output: Output) -> None:
-    """Run `nf predict`."""
-    from neuralfields.store import open_store
-    from wsnets import Reader
-
-    limit_threads(options.threads)
-    reader, store = Reader.load(options.reader), open_store(options.store)
-    started = time.perf_counter()
-    with Progress("read", "fields", options.output.quiet) as bar:
-        parts, done = [], 0
-        for fields in store.batches(READ_AT_ONCE):
-            parts.append(np.asarray(reader.predict(fields)))
-            done += len(fields)
-            bar.update(done, len(store), f"{done:,} of {len(store):,}")
-    if not parts:
-        raise ValueError(f"{options.store} holds no fields yet")
-    probabilities = np.concatenate(parts)
-    seconds, chosen = time.perf_counter() - started, probabilities.argmax(axis=1)
-    known = store.labels >= 0
-    accuracy = float((chosen[known] == store.labels[known]).mean()) if known.any() else None
-    counts = {str(name): int((chosen == k).sum()) for k, name in enumerate(reader.classes)}
-    right = None if accuracy is None else f"{100 * accuracy:.2f} % of {int(known.sum()):,} fields with a label"
-    output.facts([("read", f"{len(store):,} fields in {duration(seconds)}"), ("right", right)])
-    output.facts([("predicted", ", ".join(f"{name}: {count:,}" for name, count in counts.items()))])
-    if options.out is not None:
-        write_predictions(Path(options.out), store, probabilities, reader.classes)
-        output.facts([("out", options.out)])
-    output.record(fields=len(store), seconds=seconds, accuracy=accuracy, predicted=counts, out=options.out)
-
-
-def write_predictions(path: Path, store: "FieldStore", probabilities: np.ndarray, classes: Any) -> None:
-    """Write one line per field: id, name, label (empty: none), predicted class, its probability."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = store.index.column("name").to_pylist() if "name" in store.index.column_names else [""] * len(store)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["id", "name", "label", "predicted", "probability"])
-        for number, name, label, row in zip(store.ids, names, store.labels, probabilities, strict=True):
-            known = "" if label < 0 else classes[label] if label < len(classes) else label
-            table.writerow([number, name, known, classes[int(row.argmax())], f"{row.max():.6f}"])
-
-
-def limit_threads(threads: int | None) -> None:
-    """Let torch use so many threads; None or 0 leaves it all cores. Raises ValueError for fewer than none."""
-    import torch
-
-    if threads is not None and threads < 0:
-        raise ValueError(f"threads={threads}: expected zero or more")
-    if threads:
-        torch.set_num_threads(threads)

@@ -47,7 +47,15 @@ COMMANDS = {
     "train classify": Command(
         "apps.classify", "TrainClassify", "train_classify", "STORE --out DIR", "train a network that reads weights"
     ),
-    "predict": Command("apps.classify", "Predict", "predict", "READER STORE", "classify fields by their weights"),
+    "train regress": Command(
+        "apps.regress", "TrainRegress", "train_regress", "STORE --out DIR", "train a network that reads a number"
+    ),
+    "train edit": Command(
+        "apps.edit", "TrainEdit", "train_edit", "STORE --out DIR", "train a network that changes what fields show"
+    ),
+    "predict": Command("apps.predict", "Predict", "predict", "READER STORE", "read fields by their weights"),
+    "edit": Command("apps.edit", "Edit", "edit_store", "EDITOR STORE --out DIR", "write a store of edited fields"),
+    "models": Command("apps.models", "Models", "list_models", "[NAME]", "list the networks that read and edit fields"),
     "export": Command(
         "apps.interop", "Export", "export", "STORE --format NAME --out DIR", "write another project's files"
     ),
@@ -61,6 +69,9 @@ COMMANDS = {
     ),
     "bench fit": Command("apps.benchmark", "BenchFit", "bench_fit", "", "time one fitting step against other ways"),
     "bench mesh": Command("apps.benchmark", "BenchMesh", "bench_mesh", "", "time the extraction of surfaces"),
+    "bench wsnets": Command(
+        "apps.benchmark", "BenchWsnets", "bench_wsnets", "", "time networks on fields beside their public code"
+    ),
 }
 
 

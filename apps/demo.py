@@ -10,11 +10,12 @@ import numpy as np
 from tyro.conf import arg
 
 from apps import pictures, report
-from apps.classify import limit_threads, summary, train_reader, validation_line
+from apps.classify import train_reader
 from apps.fit import fit_store
 from apps.options import SHOWN, Shown, Threads
 from apps.output import Output, duration, psnr_figures, psnr_line
 from apps.render import captions, enlarge
+from apps.training import limit_threads, summary, validation_line
 
 if TYPE_CHECKING:
     from fitting.signals.image import ImageSignals
@@ -24,7 +25,7 @@ RECIPE = "siren-digits"
 TEST_FRACTION = 0.25
 EPOCHS = 20  # of nine steps each; validation is best well before
 DRAWN, DRAWN_SIZE = 24, (96, 96)
-PARTS = ("fields/store.json", "train/store.json", "test/store.json", "reader/reader.json", "grid.png", "confusion.png")
+PARTS = ("fields/store.json", "train/store.json", "test/store.json", "reader/network.json", "grid.png", "confusion.png")
 
 T = TypeVar("T")
 
@@ -83,7 +84,7 @@ def run(options: Demo, out: Path, output: Output) -> dict[str, Any]:
     output.say(f"2. train a network on the weights of {len(train_rows):,} fields")
     train, test = (subset(store, rows, out / name) for rows, name in ((train_rows, "train"), (test_rows, "test")))
     limit_threads(options.threads or 1)  # so small a network gains nothing from more, and loses much on a busy machine
-    training = ClassifyConfig(seed=options.seed, epochs=EPOCHS)
+    training = ClassifyConfig.tuned("mlp", seed=options.seed, epochs=EPOCHS)
     reader, times["train"], epochs = train_reader(train, training, out / "reader", quiet)
     trained = summary(reader)
     took = f"{epochs} epochs in {duration(times['train'])}" if epochs else "it was finished already"
@@ -158,7 +159,7 @@ def draw(
     save_png(out / "grid.png", sheet(columns, captions=captions(store, rows), headers=headers, title=title))
     name = f"{100 * evaluation.accuracy:.2f} % of {len(test):,} held-out digits read right"
     pictures.confusion(out / "confusion.png", np.asarray(evaluation.confusion), reader.classes, name)
-    plot_history(reader.training["history"], out / "curves.png")
+    plot_history(reader.training, out / "curves.png")
     wrong = np.flatnonzero(np.asarray(evaluation.predictions) != np.asarray(evaluation.labels))[:DRAWN]
     (out / "misread.png").unlink(missing_ok=True)
     if len(wrong):

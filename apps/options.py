@@ -49,3 +49,8 @@ Images: TypeAlias = Annotated[ImageOptions, OmitArgPrefixes]
 def given(options: object) -> dict[str, object]:
     """Return the options of a group that were set: those that are not None."""
     return {name: value for name, value in vars(options).items() if value is not None}
+
+
+def given_of(options: object, *names: str) -> dict[str, object]:
+    """The same for some options by name."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.classify import validation_line
 from apps.output import duration, plain, psnr_line
+from apps.training import validation_line
 from apps.versions import cores, processor, versions
 
 JSON_NAME, MARKDOWN_NAME = "report.json", "report.md"

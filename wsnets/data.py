@@ -1,6 +1,6 @@
 """Populations as training data: labels checked, splits by source item, rows in memory or streamed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -130,7 +130,9 @@ def check_finite(fields: FieldBatch, ids: np.ndarray) -> None:
     bad = ~torch.isfinite(fields.flat()).all(dim=1)
     if bool(bad.any()):
         first = int(np.asarray(ids)[int(bad.nonzero()[0])])
-        raise ValueError(f"field id {first} has NaN or infinite weights ({int(bad.sum())} such fields): leave it out")
+        raise ValueError(
+            f"field id {first} has NaN or infinite weights ({int(bad.sum())} such fields): mend it, or use skip_bad"
+        )
 
 
 def batches(population: Population, size: int = _ROWS_AT_ONCE) -> Iterator[FieldBatch]:
@@ -143,15 +145,32 @@ def batches(population: Population, size: int = _ROWS_AT_ONCE) -> Iterator[Field
         yield fields
 
 
-class Rows:
-    """Random access to a population's fields: held in memory where they fit in memory_mb, else read each time."""
+def finite(population: Population) -> np.ndarray:
+    """Positions of the fields whose weights are all finite: (n,) int64."""
+    kept = []
+    for start in range(0, len(population), _ROWS_AT_ONCE):
+        fields = population[np.arange(start, min(start + _ROWS_AT_ONCE, len(population)))]
+        kept.append(torch.isfinite(fields.flat()).all(dim=1).numpy())
+    return np.flatnonzero(np.concatenate(kept))
 
-    def __init__(self, population: Population, memory_mb: int) -> None:
-        self.population = population
+
+class Rows:
+    """Random access to a population's fields: held in memory where they fit in memory_mb, else read each time.
+
+    prepare: applied to fields once, as they are read.
+    """
+
+    def __init__(
+        self,
+        population: Population,
+        memory_mb: int,
+        prepare: Callable[[FieldBatch], FieldBatch] | None = None,
+    ) -> None:
+        self.population, self.prepare = population, prepare or _as_they_are
         size_mb = len(population) * population.spec.num_params * 4 / 2**20
         self.flat = None
         if 0 < size_mb <= memory_mb:
-            self.flat = torch.cat([fields.flat() for fields in batches(population)])
+            self.flat = torch.cat([self.prepare(fields).flat() for fields in batches(population)])
 
     @property
     def resident(self) -> bool:
@@ -162,4 +181,8 @@ class Rows:
         """Fields at positions (B,) int64."""
         if self.flat is not None:
             return FieldBatch.from_flat(self.population.spec, self.flat[positions])
-        return self.population[positions.numpy()]
+        return self.prepare(self.population[positions.numpy()])
+
+
+def _as_they_are(fields: FieldBatch) -> FieldBatch:
+    return fields

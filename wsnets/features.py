@@ -4,7 +4,7 @@ Legend: N fields, O out, I in, C channels, P parameters of one field.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -12,17 +12,22 @@ from torch import Tensor
 
 from neuralfields.batch import FieldBatch
 
-NormaliserMode = Literal["per_weight", "per_layer", "none"]
+NormaliserMode = Literal["per_weight", "per_layer", "per_layer_scale", "none"]
 # A weight whose spread is below this share of its tensor's size never moved: dividing by it would show rounding errors.
 _RELATIVE_FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
 class WeightFeatures:
-    """Features of N fields, layer by layer: weights[l] (N, O_l, I_l, C) and biases[l] (N, O_l, C), channels last."""
+    """Features of N fields, layer by layer: weights[l] (N, O_l, I_l, C) and biases[l] (N, O_l, C), channels last.
+
+    fields: the very fields that these are features of, for a model that evaluates them (probes) or needs their raw
+    weights; None once `map` has changed the features, since they are no longer features of those fields.
+    """
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
+    fields: FieldBatch | None = None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -45,7 +50,14 @@ def weight_features(fields: FieldBatch) -> WeightFeatures:
     """
     fields.spec.check_dense("weight_features")
     weights, biases = fields.weights, fields.biases
-    return WeightFeatures(tuple(w.unsqueeze(-1) for w in weights), tuple(b.unsqueeze(-1) for b in biases))
+    return WeightFeatures(tuple(w.unsqueeze(-1) for w in weights), tuple(b.unsqueeze(-1) for b in biases), fields)
+
+
+def raw_fields(features: WeightFeatures, model: str) -> FieldBatch:
+    """The fields behind features. Raises ValueError naming the model that needs them when there are none."""
+    if features.fields is None:
+        raise ValueError(f"features.fields=None: {model} needs the fields themselves, as weight_features(fields) keeps")
+    return features.fields
 
 
 def flatten(features: WeightFeatures) -> Tensor:
@@ -60,8 +72,9 @@ class Normaliser:
     mode "per_weight": one mean and std for each single weight, valid only where weight number p means the same in every
     field: a shared init, or an aligned population. On fields with their own random inits a permutation of neurons
     would change the statistics that a weight meets, so that a permutation-equivariant model stops being one. There use
-    "per_layer": one mean and std for each tensor. "none": the identity. A feature that is constant over the population
-    (std at most 1e-6 of its tensor's root mean square) maps to 0.
+    "per_layer": one mean and std for each tensor. "per_layer_scale": the same with mean 0 and the root mean square for
+    std, which keeps signs and so suits models that respect them. "none": the identity. A feature that is constant over
+    the population (std at most 1e-6 of its tensor's root mean square) maps to 0.
 
     mean, std: one tensor for each of WeightFeatures.tensors, shape (O, I, C) or (O, C), or all ones for "per_layer".
     """
@@ -86,7 +99,7 @@ class Normaliser:
         moments: list[_Moments] = []
         for fields in batches:
             tensors = weight_features(fields).tensors
-            moments = moments or [_Moments(per_weight=mode == "per_weight") for _ in tensors]
+            moments = moments or [_Moments(mode) for _ in tensors]
             for moment, tensor in zip(moments, tensors, strict=True):
                 moment.add(tensor)
         if not moments:
@@ -98,7 +111,7 @@ class Normaliser:
         """Normalise features of any number of fields."""
         if self.mode == "none":
             return features
-        return features.map(_standardise, self.mean, self.std)
+        return replace(features.map(_standardise, self.mean, self.std), fields=features.fields)
 
     def state(self) -> dict[str, Tensor]:
         """Statistics as named tensors, for a file."""
@@ -113,19 +126,21 @@ class Normaliser:
 
 
 def _standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    scale = torch.where(std > 0, 1.0 / std, torch.zeros_like(std))
-    return (x - mean) * scale
+    scale = torch.where(std > 0, 1.0 / std, torch.zeros_like(std)).to(x.device)
+    return (x - mean.to(x.device)) * scale
 
 
 class _Moments:
-    def __init__(self, per_weight: bool) -> None:
-        self.per_weight = per_weight
+    def __init__(self, mode: NormaliserMode) -> None:
+        self.mode = mode
         self.count = 0
         self.mean = torch.zeros((), dtype=torch.float64)
         self.squares = torch.zeros((), dtype=torch.float64)
 
     def add(self, tensor: Tensor) -> None:
-        values = tensor.double() if self.per_weight else tensor.double().reshape(-1, *(1,) * (tensor.ndim - 1))
+        values = (
+            tensor.double() if self.mode == "per_weight" else tensor.double().reshape(-1, *(1,) * (tensor.ndim - 1))
+        )
         count, mean = values.shape[0], values.mean(0)
         shift, total = mean - self.mean, self.count + count
         self.squares = self.squares + (values - mean).square().sum(0) + shift.square() * (self.count * count / total)
@@ -134,6 +149,8 @@ class _Moments:
 
     def finish(self) -> tuple[Tensor, Tensor]:
         variance = self.squares / self.count
+        if self.mode == "per_layer_scale":
+            variance, self.mean = variance + self.mean.square(), torch.zeros_like(self.mean)
         size = (variance + self.mean.square()).mean().sqrt()
         std = variance.sqrt()
         return self.mean.float(), torch.where(std > _RELATIVE_FLOOR * size, std, torch.zeros_like(std)).float()

@@ -7,10 +7,10 @@ uninterrupted one would have drawn, and the global generators of torch and numpy
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -18,9 +18,16 @@ from torch import Generator, Tensor, nn
 
 from neuralfields import philox
 from wsnets import checkpoint
+from wsnets.allocator import keep_freed_memory
+from wsnets.prefetch import ahead
+from wsnets.processes import Processes
 
 Schedule = Literal["cosine", "constant"]
+Optimizer = Literal["adamw", "adam"]
+Precision = Literal["fp32", "bf16"]
 STREAM_MODEL, STREAM_EPOCH, STREAM_STEP = 17, 18, 19
+# Parts of a time budget that the learning rate distinguishes.
+_PARTS = 10_000
 
 
 class Task(Protocol):
@@ -31,8 +38,12 @@ class Task(Protocol):
         """Number of training items."""
         ...
 
-    def loss(self, model: nn.Module, positions: Tensor, generator: Generator) -> Tensor:
-        """Mean loss of the training items at positions (B,) int64."""
+    def fetch(self, positions: Tensor) -> Any:
+        """What `loss` needs of the training items at positions (B,) int64; called in a thread, ahead of its use."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any, generator: Generator) -> Tensor:
+        """Mean loss of the items of one `fetch`."""
         ...
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -42,34 +53,47 @@ class Task(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How a model is trained with AdamW (Loshchilov and Hutter, ICLR 2019).
+    """How a model is trained with AdamW (Loshchilov and Hutter, ICLR 2019) or Adam (Kingma and Ba, ICLR 2015).
 
-    epochs: passes over the data; batch: items per step (an epoch's incomplete last batch is left out); lr: peak
-    learning rate; weight_decay: decoupled, on matrices only; warmup: share of all steps with a linear rise, in [0, 1);
-    schedule: "cosine" to zero or "constant" afterwards; clip: largest gradient norm (0: none); ema: weight of the past
-    in the average of the weights that is validated and kept (0: the last weights themselves); seed: source of all
-    randomness, in [0, 2^32). Raises ValueError for values outside these.
+    epochs: passes over the data; minutes: time budget instead of epochs (0: none), validation included, the schedule
+    then follows the time; epoch_items: items between two validations and checkpoints (0: all of them, one pass);
+    batch: items per step (a pass's incomplete last batch is left out); lr: peak learning rate; optimizer, amsgrad
+    (Reddi et al., ICLR 2018); weight_decay: on matrices only, decoupled with adamw; warmup: share of all steps with a
+    linear rise, in [0, 1); schedule: "cosine" to zero or "constant" afterwards; clip: largest gradient norm (0: none);
+    ema: weight of the past in the average of the weights that is validated and kept (0: the last weights themselves);
+    patience: epochs without a better score after which training ends (0: never); precision: "bf16" computes under
+    autocast; device: "auto", "cpu", "cuda" or "cuda:1"; seed: source of all randomness, in [0, 2^32). Raises
+    ValueError for values outside these.
     """
 
     epochs: int = 50
+    minutes: float = 0.0
+    epoch_items: int = 0
     batch: int = 128
     lr: float = 1e-3
+    optimizer: Optimizer = "adamw"
+    amsgrad: bool = False
     weight_decay: float = 1e-2
     warmup: float = 0.05
     schedule: Schedule = "cosine"
     clip: float = 1.0
     ema: float = 0.99
+    patience: int = 0
+    precision: Precision = "fp32"
+    device: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         check("epochs", self.epochs, self.epochs >= 1, "a whole number from 1")
         check("batch", self.batch, self.batch >= 2, "a whole number from 2")
         check("lr", self.lr, self.lr > 0, "a positive number")
-        for name in ("weight_decay", "clip"):
+        for name in ("weight_decay", "clip", "minutes", "epoch_items", "patience"):
             check(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
         for name in ("warmup", "ema"):
             check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "a number in [0, 1)")
-        check("schedule", self.schedule, self.schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}")
+        for name, allowed in (("schedule", Schedule), ("optimizer", Optimizer), ("precision", Precision)):
+            known = get_args(allowed)
+            check(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
         check("seed", self.seed, 0 <= self.seed < 2**32, "a whole number in [0, 2^32)")
 
 
@@ -79,25 +103,46 @@ def check(name: str, value: object, ok: bool, accepted: str) -> None:
         raise ValueError(f"{name}={value!r}: expected {accepted}")
 
 
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto": a GPU where there is one. Raises ValueError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    ok = device is not None and (device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_available()))
+    check("device", name, ok, "auto, cpu" + (" or cuda" if torch.cuda.is_available() else "; no GPU was found"))
+    assert device is not None
+    return device
+
+
 @dataclass
 class RunState:
-    """Everything that a checkpoint holds: weights, their average, the best average, optimizer moments, history."""
+    """Everything that a checkpoint holds: weights, their average, the best average, optimizer moments, history.
+
+    seconds: of training so far; times: the same at the end of every epoch; waited: seconds of it spent on data;
+    samples: items trained on so far, each as often as it was seen.
+    """
 
     model: nn.Module
     average: nn.Module
     best: dict[str, Tensor]
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     epoch: int = 0
     best_epoch: int = 0
     best_score: float | None = None
     seconds: float = 0.0
+    waited: float = 0.0
+    samples: int = 0
+    times: list[float] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def generator(seed: int, stream: int, index: int) -> Generator:
-    """A generator for draw number `index` of a stream: its seed is a Philox word of (seed, stream, index)."""
-    word = philox.words(seed, np.array([0], np.uint32), stream, index, 1)
-    return Generator().manual_seed(int(word[0, 0]))
+def generator(seed: int, stream: int, index: int, lane: int = 0, device: torch.device | str = "cpu") -> Generator:
+    """A generator for draw number (`index`, `lane`) of a stream: its seed is a Philox word of all four numbers."""
+    word = philox.words(seed, np.array([lane], np.uint32), stream, index, 1)
+    return Generator(device).manual_seed(int(word[0, 0]))
 
 
 def run(
@@ -107,31 +152,29 @@ def run(
     file: Path,
     identity: dict,
     progress: Callable[[RunState], None] | None = None,
+    tick: Callable[[float, float], None] | None = None,
+    at_once: int = 0,
+    processes: Processes | None = None,
 ) -> RunState:
     """Train `model` on `task`, or go on from the checkpoint `file`; return the state, `best` holding the result.
 
     identity: JSON values that say what this run is; a checkpoint of another run raises ValueError naming the first
-    difference, as does a loss that is not finite.
+    difference, as does a loss that is not finite. progress: called after every epoch; tick: after every step, with
+    the share of the training that is done and the step's loss. at_once: items that go through the model together; a
+    batch is cut into such pieces and their gradients added (0: the whole batch). With several processes each takes
+    its pieces of every batch, and the result is that of one process up to the order of sums.
     """
-    state = _start(model, config)
+    keep_freed_memory()
+    loop = _Loop(model.to(choose_device(config.device)), task, config, at_once, processes or Processes())
     if file.is_file():
-        _restore(state, file, identity)
-    batch = min(config.batch, task.num_items)
-    per_epoch = task.num_items // batch
-    while state.epoch < config.epochs:
-        started = time.perf_counter()
-        order = torch.randperm(task.num_items, generator=generator(config.seed, STREAM_EPOCH, state.epoch))
-        total = 0.0
-        for position in range(per_epoch):
-            step = state.epoch * per_epoch + position
-            items = order[position * batch : (position + 1) * batch]
-            total += _step(state, task, items, config, step, per_epoch * config.epochs)
-        _finish_epoch(state, task, total / per_epoch)
-        state.seconds += time.perf_counter() - started
-        _save(state, file, identity)
+        _restore(loop.state, file, identity)
+    while not loop.finished():
+        loop.epoch(tick)
+        if loop.processes.lead:
+            _save(loop.state, file, identity)
         if progress is not None:
-            progress(state)
-    return state
+            progress(loop.state)
+    return loop.state
 
 
 def learning_rate(config: LoopConfig, step: int, steps: int) -> float:
@@ -144,48 +187,133 @@ def learning_rate(config: LoopConfig, step: int, steps: int) -> float:
     return config.lr * 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def _start(model: nn.Module, config: LoopConfig) -> RunState:
+class _Loop:
+    """One run: where it stands, and what makes a step and an epoch of it."""
+
+    def __init__(self, model: nn.Module, task: Task, config: LoopConfig, at_once: int, processes: Processes) -> None:
+        self.task, self.config, self.processes = task, config, processes
+        self.state = RunState(model, copy.deepcopy(model), copy.deepcopy(model.state_dict()), _optimizer(model, config))
+        self.device = next(model.parameters()).device
+        self.batch = min(config.batch, task.num_items)
+        self.per_pass = task.num_items // self.batch
+        self.per_epoch = max(1, config.epoch_items // self.batch) if config.epoch_items else self.per_pass
+        self.steps = self.per_pass * config.epochs
+        self.at_once = at_once or -(-self.batch // processes.world)
+        self.order = (-1, torch.empty(0))
+
+    def finished(self) -> bool:
+        """Whether all steps, the time budget or the patience are used up."""
+        state, config = self.state, self.config
+        if config.patience and state.epoch - state.best_epoch >= config.patience:
+            return True
+        if config.minutes:
+            return self.processes.agree(state.seconds) >= 60 * config.minutes
+        return state.epoch * self.per_epoch >= self.steps
+
+    def epoch(self, tick: Callable[[float, float], None] | None) -> None:
+        """Train until the next validation, and validate."""
+        state, total, done = self.state, torch.zeros((), dtype=torch.float64), 0
+        started, before = time.perf_counter(), state.seconds
+        first = state.epoch * self.per_epoch
+        last = first + self.per_epoch if self.config.minutes else min(first + self.per_epoch, self.steps)
+        pieces = ((step, piece) for step in range(first, last) for piece in self._pieces(step))
+        fetched = ahead(lambda item: self.task.fetch(item[1][1]), pieces)
+        for step in range(first, last):
+            share = self._share(step)
+            if share >= 1.0:
+                break
+            total += self._step(step, share, fetched)
+            done += 1
+            state.samples += self.batch
+            state.seconds = before + time.perf_counter() - started
+            if tick is not None:
+                tick(share, total.item() / done)
+        fetched.close()
+        self._finish_epoch(total.item() / max(1, done))
+        state.seconds = before + time.perf_counter() - started
+        state.times.append(state.seconds)
+
+    def _share(self, step: int) -> float:
+        if self.config.minutes:
+            return self.processes.agree(self.state.seconds / (60 * self.config.minutes))
+        return step / self.steps
+
+    def _pieces(self, step: int) -> list[tuple[int, Tensor]]:
+        """This process's pieces of a step's batch: (number of the piece, positions)."""
+        number, place = divmod(step, self.per_pass)
+        if number != self.order[0]:
+            draws = generator(self.config.seed, STREAM_EPOCH, number)
+            self.order = number, torch.randperm(self.task.num_items, generator=draws)
+        items = self.order[1][place * self.batch : (place + 1) * self.batch]
+        pieces = list(enumerate(items.split(self.at_once)))
+        return pieces[self.processes.rank :: self.processes.world]
+
+    def _step(self, step: int, share: float, fetched: Iterator) -> float:
+        state, config = self.state, self.config
+        timed = config.minutes > 0
+        rate = learning_rate(config, *((int(share * _PARTS), _PARTS) if timed else (step, self.steps)))
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.model.train()
+        state.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for _ in range(self._count()):
+            (_, (lane, positions)), batch, waited = next(fetched)
+            state.waited += waited
+            draws = generator(config.seed, STREAM_STEP, step, lane, self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                loss = self.task.loss(state.model, batch, draws) * (len(positions) / self.batch)
+            loss.backward()
+            total += loss.detach()
+        total = self.processes.sum_gradients(state.model, total)
+        if not math.isfinite(total.item()):
+            raise ValueError(f"loss is {total.item()} at step {step}: expected a finite number; try a smaller lr")
+        if config.clip > 0:
+            nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
+        state.optimizer.step()
+        self._average(step)
+        return total.item()
+
+    def _count(self) -> int:
+        pieces = -(-self.batch // self.at_once)
+        return len(range(self.processes.rank, pieces, self.processes.world))
+
+    def _average(self, step: int) -> None:
+        # The average forgets faster at first, so that it does not stay near the initial weights.
+        keep = min(self.config.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            new = self.state.model.state_dict()
+            for name, value in self.state.average.state_dict().items():
+                if value.is_floating_point():
+                    value.lerp_(new[name], 1.0 - keep)
+                else:
+                    value.copy_(new[name])
+
+    def _finish_epoch(self, loss: float) -> None:
+        state = self.state
+        state.average.eval()
+        figures: dict[str, float] = {}
+        if self.processes.lead:
+            with torch.no_grad():
+                figures = self.task.validate(state.average)
+        figures = self.processes.agree(figures)
+        state.epoch += 1
+        state.history.append({"epoch": state.epoch, "loss": loss, **figures})
+        score = figures.get("score")
+        if score is None or state.best_score is None or score > state.best_score:
+            state.best, state.best_epoch = copy.deepcopy(state.average.state_dict()), state.epoch
+            state.best_score = score
+
+
+def _optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    return RunState(model, copy.deepcopy(model), copy.deepcopy(model.state_dict()), optimizer)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.lr, weight_decay=config.weight_decay, amsgrad=config.amsgrad, fused=True)
 
 
-def _step(state: RunState, task: Task, items: Tensor, config: LoopConfig, step: int, steps: int) -> float:
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, step, steps)
-    state.model.train()
-    state.optimizer.zero_grad(set_to_none=True)
-    loss = task.loss(state.model, items, generator(config.seed, STREAM_STEP, step))
-    if not math.isfinite(loss.item()):
-        raise ValueError(f"loss is {loss.item()} at step {step}: expected a finite number; try a smaller lr")
-    loss.backward()
-    if config.clip > 0:
-        nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
-    state.optimizer.step()
-    # The average forgets faster at first, so that it does not stay near the initial weights.
-    keep = min(config.ema, (1 + step) / (10 + step))
-    with torch.no_grad():
-        new = state.model.state_dict()
-        for name, value in state.average.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(new[name], 1.0 - keep)
-            else:
-                value.copy_(new[name])
-    return loss.item()
-
-
-def _finish_epoch(state: RunState, task: Task, loss: float) -> None:
-    state.average.eval()
-    with torch.no_grad():
-        figures = task.validate(state.average)
-    state.epoch += 1
-    state.history.append({"epoch": state.epoch, "loss": loss, **figures})
-    score = figures.get("score")
-    if score is None or state.best_score is None or score > state.best_score:
-        state.best, state.best_epoch = copy.deepcopy(state.average.state_dict()), state.epoch
-        state.best_score = score
+_SAVED = ("epoch", "best_epoch", "best_score", "seconds", "waited", "samples", "times", "history")
 
 
 def _save(state: RunState, file: Path, identity: dict) -> None:
@@ -196,8 +324,7 @@ def _save(state: RunState, file: Path, identity: dict) -> None:
     }
     for name, parameter in state.model.named_parameters():
         tensors.update(checkpoint.under(f"optimizer.{name}", state.optimizer.state[parameter]))
-    names = ("epoch", "best_epoch", "best_score", "seconds", "history")
-    checkpoint.write(file, tensors, {"identity": identity, **{name: getattr(state, name) for name in names}})
+    checkpoint.write(file, tensors, {"identity": identity, **{name: getattr(state, name) for name in _SAVED}})
 
 
 def _restore(state: RunState, file: Path, identity: dict) -> None:
@@ -209,8 +336,9 @@ def _restore(state: RunState, file: Path, identity: dict) -> None:
     state.average.load_state_dict(checkpoint.pick(tensors, "average"))
     state.best = checkpoint.pick(tensors, "best")
     for name, parameter in state.model.named_parameters():
-        state.optimizer.state[parameter] = checkpoint.pick(tensors, f"optimizer.{name}")
-    for name in ("epoch", "best_epoch", "best_score", "seconds", "history"):
+        moments = checkpoint.pick(tensors, f"optimizer.{name}")
+        state.optimizer.state[parameter] = {kind: value.to(parameter.device) for kind, value in moments.items()}
+    for name in _SAVED:
         setattr(state, name, data[name])
 
 

@@ -1,87 +1,64 @@
-"""Train a classifier of fields on a labelled population."""
+"""Train networks on a population: classify, regress, edit, contrast; each returns the network, stored as a folder."""
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Generator, Tensor, nn
+from torch import nn
 
 from wsnets import checkpoint, models
-from wsnets.data import Population, Rows, Subset, batches, class_names, held_out
-from wsnets.features import Normaliser, NormaliserMode, WeightFeatures, weight_features
-from wsnets.loop import STREAM_MODEL, LoopConfig, RunState, check, generator, run
+from wsnets.config import FieldConfig
+from wsnets.data import Population, class_names
+from wsnets.editor import Editor
+from wsnets.embedder import Embedder
+from wsnets.loop import STREAM_MODEL, RunState, generator, run
+from wsnets.network import Network
+from wsnets.processes import join
 from wsnets.reader import Reader
+from wsnets.regressor import Regressor
+from wsnets.tasks.classify import ClassifyConfig as ClassifyConfig
+from wsnets.tasks.classify import ClassifyTask
+from wsnets.tasks.contrast import ContrastConfig as ContrastConfig
+from wsnets.tasks.contrast import ContrastTask
+from wsnets.tasks.edit import EditConfig as EditConfig
+from wsnets.tasks.edit import EditTask
+from wsnets.tasks.field_task import FieldTask, Prepared, fingerprint
+from wsnets.tasks.regress import RegressConfig as RegressConfig
+from wsnets.tasks.regress import RegressTask
 
-_VALIDATED_AT_ONCE = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifyConfig(LoopConfig):
-    """Settings of `classify`, beside those of LoopConfig.
-
-    model: a name, or settings such as models.MLPConfig(hidden=(256,)); normalise: see features.Normaliser;
-    label_smoothing in [0, 1) (Szegedy et al., CVPR 2016); mixup: a of the Beta(a, a) by which pairs of fields and their
-    labels are mixed (0: off; sensible for aligned or shared-init populations only; Zhang et al., ICLR 2018); noise:
-    standard deviation of Gaussian noise on normalised features; val_fraction: share of source items held out to choose
-    the epoch, in [0, 1) (0: the last epoch is kept); memory_mb: fields are held in memory up to this size, else
-    streamed. Raises ValueError for values outside these.
-    """
-
-    model: str | models.ModelConfig = "mlp"
-    normalise: NormaliserMode = "per_weight"
-    label_smoothing: float = 0.1
-    mixup: float = 0.0
-    noise: float = 1.0
-    val_fraction: float = 0.1
-    memory_mb: int = 2048
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.model, str):
-            object.__setattr__(self, "model", models.config(self.model))
-        Normaliser(self.normalise)
-        for name in ("label_smoothing", "val_fraction"):
-            check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "a number in [0, 1)")
-        for name in ("mixup", "noise", "memory_mb"):
-            check(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
-
-    @property
-    def settings(self) -> models.ModelConfig:
-        """Settings of the model."""
-        return models.config(self.model) if isinstance(self.model, str) else self.model
-
-    def to_json(self) -> dict:
-        """Plain JSON values; `from_json` gives back equal settings."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "model"}
-        return {**values, "model": models.to_json(self.settings)}
-
-    @classmethod
-    def from_json(cls, data: dict) -> "ClassifyConfig":
-        """Read `to_json` output. Raises ValueError for unknown keys."""
-        known = [f.name for f in fields(cls)]
-        unknown = sorted(set(data) - set(known))
-        if unknown:
-            raise ValueError(f"config: unknown keys {unknown}; expected {known}")
-        return cls(**{**data, "model": models.from_json(data["model"])})
+Trained = TypeVar("Trained", bound=Network)
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """State after an epoch (counted from 1): mean training loss, loss and accuracy in [0, 1] on the held-out items
-    (NaN where none are held out), seconds of training so far."""
+    """State after an epoch (counted from 1): mean training loss, figures on the held-out items ({} where none are held
+    out), seconds of training so far."""
 
     epoch: int
     epochs: int
     loss: float
-    val_loss: float
-    val_accuracy: float
-    seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def val_accuracy(self) -> float:
+        """Accuracy in [0, 1] on the held-out items, NaN where there is none."""
+        return self.figures.get("val_accuracy", float("nan"))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Whom training tells how far it is: `epoch` after every epoch; `step` after every step, with the share of the
+    training that is done, in [0, 1], and the mean loss of the epoch so far."""
+
+    epoch: Callable[[TrainProgress], None] | None = None
+    step: Callable[[float, float], None] | None = None
 
 
 def classify(
@@ -89,6 +66,7 @@ def classify(
     config: ClassifyConfig | None = None,
     out: str | Path = "runs/reader",
     progress: Callable[[TrainProgress], None] | None = None,
+    step: Callable[[float, float], None] | None = None,
 ) -> Reader:
     """Train a network that reads the label of a field from its weights; return it, also stored in the folder `out`.
 
@@ -97,126 +75,174 @@ def classify(
     `out` also gets training.json and curves.csv. Raises ValueError when labels are missing or of one class only, when
     weights are not finite (named by id), when too few fields are left to train on, or when `out` holds another run.
     """
-    config, out = config or ClassifyConfig(), Path(out)
+    config = config or ClassifyConfig.tuned("mlp")
     classes = class_names(population)
-    held = held_out(population.groups, config.val_fraction, config.seed)
-    train, val = Subset(population, np.flatnonzero(~held)), Subset(population, np.flatnonzero(held))
-    if len(train) < 2:
-        raise ValueError(f"{len(train)} of {len(population)} fields are left to train on: expected at least 2")
-    normaliser = Normaliser.fit(config.normalise, batches(train))
-    task = ClassifyTask(train, val, normaliser, config)
-    settings = config.settings
-    model = settings.build(population.spec, len(classes), generator(config.seed, STREAM_MODEL, 0))
+    prepared = Prepared.of(population, config)
+    model = _build(population, config, len(classes))
+    task = ClassifyTask(prepared, config)
+    said = {"classes": list(classes)}
+    return _train(Reader, model, task, population, said, {"classes": classes}, Path(out), Watch(progress, step))
+
+
+def regress(
+    population: Population,
+    config: RegressConfig | None = None,
+    out: str | Path = "runs/regressor",
+    progress: Callable[[TrainProgress], None] | None = None,
+    step: Callable[[float, float], None] | None = None,
+) -> Regressor:
+    """Train a network that reads a number of a field from its weights, such as its PSNR; as `classify`.
+
+    Raises ValueError for a target that is no column of numbers, or is the same for all.
+    """
+    config = config or RegressConfig.tuned("mlp")
+    targets = column(population, config.target)
+    prepared = Prepared.of(population, config)
+    task = RegressTask(prepared, config, targets)
+    added = {"target": config.target, "mean": task.mean, "std": task.std}
+    model = _build(population, config, 1)
+    return _train(
+        Regressor, model, task, population, {"target": config.target}, added, Path(out), Watch(progress, step)
+    )
+
+
+def edit(
+    population: Population,
+    config: EditConfig | None = None,
+    out: str | Path = "runs/editor",
+    progress: Callable[[TrainProgress], None] | None = None,
+    step: Callable[[float, float], None] | None = None,
+) -> Editor:
+    """Train a network that changes fields so that they show something else, such as a dilated picture; as `classify`.
+
+    Raises ValueError for a model that only reads, and for a target that these fields cannot show.
+    """
+    config = config or EditConfig.tuned("nfn_np")
+    config.target.check(population.spec.in_dim)
+    prepared = Prepared.of(population, config)
+    model = models.build_editor(config.settings, population.spec, generator(config.seed, STREAM_MODEL, 0))
+    said, added = {"target": config.target.to_json()}, {"operation": config.target}
+    return _train(Editor, model, EditTask(prepared, config), population, said, added, Path(out), Watch(progress, step))
+
+
+def contrast(
+    population: Population,
+    config: ContrastConfig | None = None,
+    out: str | Path = "runs/embedder",
+    progress: Callable[[TrainProgress], None] | None = None,
+    step: Callable[[float, float], None] | None = None,
+) -> Embedder:
+    """Train a network that embeds fields without labels, changed copies of a field near each other; as `classify`."""
+    config = config or ContrastConfig.tuned("mlp")
+    prepared = Prepared.of(population, config)
+    model = _build(population, config, config.dim)
+    task, added = ContrastTask(prepared, config), {"dim": config.dim}
+    return _train(Embedder, model, task, population, {}, added, Path(out), Watch(progress, step), whole_batch=True)
+
+
+def column(population: Population, name: str) -> np.ndarray:
+    """A column of a population's index as numbers, (N,) float64. Raises ValueError for one that holds none."""
+    read = getattr(population, "column", None)
+    if read is None:
+        raise ValueError(f"target={name!r}: expected a population with an index, such as a store")
+    values = np.asarray(read(name))
+    if values.dtype.kind not in "fiu" or not np.isfinite(values.astype(np.float64)).all():
+        raise ValueError(f"target={name!r}: expected a column of finite numbers")
+    return values.astype(np.float64)
+
+
+def _build(population: Population, config: FieldConfig, num_outputs: int) -> nn.Module:
+    return config.settings.build(population.spec, num_outputs, generator(config.seed, STREAM_MODEL, 0))
+
+
+def _train(
+    kind: type[Trained],
+    model: nn.Module,
+    task: FieldTask,
+    population: Population,
+    said: dict,
+    added: dict[str, Any],
+    out: Path,
+    watch: Watch,
+    whole_batch: bool = False,
+) -> Trained:
+    config, prepared, processes = task.config, task.prepared, join()
     identity = {
         "config": config.to_json(),
         "spec": population.spec.to_json(),
-        "classes": list(classes),
-        "population": _fingerprint(population),
+        **said,
+        "population": fingerprint(population),
     }
     out.mkdir(parents=True, exist_ok=True)
 
     def report(state: RunState) -> None:
-        if progress is not None:
+        if watch.epoch is not None:
             last = state.history[-1]
-            figures = (last["loss"], last.get("val_loss", float("nan")), last.get("val_accuracy", float("nan")))
-            progress(TrainProgress(state.epoch, config.epochs, *figures, state.seconds))
+            figures = {name: value for name, value in last.items() if name not in ("epoch", "loss")}
+            watch.epoch(TrainProgress(state.epoch, config.epochs, last["loss"], figures, state.seconds))
 
-    state = run(model, task, config, out / "checkpoint.safetensors", identity, report)
+    at_once = 0 if whole_batch else config.settings.fields_at_once
+    state = run(model, task, config, out / CHECKPOINT, identity, report, watch.step, at_once, processes)
     model.load_state_dict(state.best)
     training = _summary(state, config, task)
-    reader = Reader(population.spec, classes, settings, model.eval(), normaliser, training)
-    checkpoint.write_text(out / "training.json", json.dumps(training, indent=2) + "\n")
-    checkpoint.write_text(out / "curves.csv", _curves(state))
-    reader.save(out)
-    return reader
+    network = kind(
+        spec=population.spec,
+        settings=config.settings,
+        model=model.eval(),
+        normaliser=prepared.normaliser,
+        aligner=prepared.aligner,
+        training=training,
+        **added,
+    )
+    if processes.lead:
+        checkpoint.write_text(out / "training.json", json.dumps(training, indent=2) + "\n")
+        checkpoint.write_text(out / "curves.csv", _curves(state))
+        network.save(out)
+    return network
 
 
-class ClassifyTask:
-    """Cross-entropy with label smoothing on mixed, noisy features; validated by loss and accuracy on held-out items."""
-
-    def __init__(self, train: Subset, val: Subset, normaliser: Normaliser, config: ClassifyConfig) -> None:
-        self.num_items, self.num_held_out = len(train), len(val)
-        self._train, self._val = Rows(train, config.memory_mb), Rows(val, config.memory_mb)
-        self._labels = torch.from_numpy(train.labels.astype(np.int64))
-        self._val_labels = torch.from_numpy(val.labels.astype(np.int64))
-        self._normaliser, self._config = normaliser, config
-
-    def loss(self, model: nn.Module, positions: Tensor, generator: Generator) -> Tensor:
-        """Mean loss of the training items at positions (B,) int64."""
-        config = self._config
-        features = self._features(self._train, positions)
-        labels = self._labels[positions]
-        if config.noise > 0:
-            features = features.map(lambda x: x + config.noise * torch.randn(x.shape, generator=generator))
-        if config.mixup == 0:
-            return self._cross_entropy(model(features, generator), labels)
-        # torch has no Beta draw that takes a generator, numpy has.
-        seed = int(torch.randint(2**31, (), generator=generator))
-        share = float(np.random.default_rng(seed).beta(config.mixup, config.mixup))
-        other = torch.randperm(len(positions), generator=generator)
-        mixed = features.map(lambda x: torch.lerp(x[other], x, share))
-        logits = model(mixed, generator)
-        own, theirs = self._cross_entropy(logits, labels), self._cross_entropy(logits, labels[other])
-        return share * own + (1.0 - share) * theirs
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Loss (nats, not smoothed) and accuracy on the held-out items; the score is the accuracy, then the loss."""
-        if self.num_held_out == 0:
-            return {}
-        loss, right = 0.0, 0
-        for positions in torch.arange(self.num_held_out).split(_VALIDATED_AT_ONCE):
-            logits, labels = model(self._features(self._val, positions)), self._val_labels[positions]
-            loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
-            right += int((logits.argmax(dim=1) == labels).sum())
-        mean = loss / self.num_held_out
-        accuracy = right / self.num_held_out
-        # The loss breaks ties only: with mixed and smoothed targets it is smallest long before the accuracy is best.
-        return {"val_loss": mean, "val_accuracy": accuracy, "score": accuracy - 1e-6 * mean}
-
-    def _features(self, rows: Rows, positions: Tensor) -> WeightFeatures:
-        return self._normaliser(weight_features(rows[positions].to(torch.float32)))
-
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(logits, labels, label_smoothing=self._config.label_smoothing)
-
-
-def plot_history(history: list[dict[str, float]], path: str | Path) -> None:
-    """Draw losses and validation accuracy over epochs to a picture file (needs matplotlib)."""
+def plot_history(training: dict, path: str | Path) -> None:
+    """Draw the loss and the held-out figures of a `training` over its epochs to a picture file (needs matplotlib)."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    history, figure = training["history"], Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
     left.plot(epochs, [row["loss"] for row in history], label="training (augmented)")
     if "val_loss" in history[0]:
         left.plot(epochs, [row["val_loss"] for row in history], label="held out")
-        right.plot(epochs, [100 * row["val_accuracy"] for row in history])
-    left.set(xlabel="epoch", ylabel="loss (nats)")
+    name, factor, label = next(
+        (figure for figure in _FIGURES if figure[0] in history[0]), ("score", 1.0, "held-out score")
+    )
+    if name in history[0]:
+        right.plot(epochs, [factor * row[name] for row in history])
+    left.set(xlabel="epoch", ylabel="loss")
+    right.set(xlabel="epoch", ylabel=label)
     left.legend(frameon=False)
-    right.set(xlabel="epoch", ylabel="held-out accuracy (%)")
     figure.savefig(path, dpi=120)
 
 
-def _fingerprint(population: Population) -> dict:
-    digest = hashlib.sha256()
-    for values, kind in ((population.ids, np.uint32), (population.labels, np.int64)):
-        digest.update(np.ascontiguousarray(values, kind).tobytes())
-    for part in batches(population):
-        digest.update(part.flat().numpy().tobytes())
-    return {"fields": len(population), "sha256": digest.hexdigest()}
+_FIGURES = (
+    ("val_accuracy", 100.0, "held-out accuracy (%)"),
+    ("val_r2", 1.0, "held-out R²"),
+    ("val_mse", 1.0, "held-out mean squared error"),
+)
 
 
-def _summary(state: RunState, config: ClassifyConfig, task: ClassifyTask) -> dict:
+def _summary(state: RunState, config: FieldConfig, task: FieldTask) -> dict:
     best = state.history[state.best_epoch - 1]
     return {
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
-        "val_accuracy": best.get("val_accuracy"),
-        "val_loss": best.get("val_loss"),
+        **{name: value for name, value in best.items() if name.startswith("val_")},
         "train_fields": task.num_items,
         "val_fields": task.num_held_out,
+        "skipped_fields": task.prepared.skipped,
         "parameters": sum(p.numel() for p in state.model.parameters()),
         "seconds": state.seconds,
+        "waited": state.waited,
+        "samples": state.samples,
+        "times": state.times,
         "config": config.to_json(),
         "history": state.history,
     }

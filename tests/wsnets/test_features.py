@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from neuralfields import SIREN, FieldBatch
-from wsnets.features import Normaliser, flatten, weight_features
+from wsnets.features import Normaliser, flatten, raw_fields, weight_features
 
 SPEC = SIREN(2, 3, hidden=(4, 5))
 
@@ -39,7 +39,23 @@ def test_per_layer_gives_mean_zero_and_std_one_for_every_tensor(fields: FieldBat
         assert abs(tensor.double().std(correction=0) - 1) < 1e-5
 
 
-@pytest.mark.parametrize("mode", ["per_weight", "per_layer"])
+def test_per_layer_scale_keeps_signs_and_zero(fields: FieldBatch):
+    normaliser = Normaliser.fit("per_layer_scale", [fields])
+    plus, minus = (normaliser(weight_features(FieldBatch.from_flat(SPEC, s * fields.flat()))) for s in (1, -1))
+    for a, b in zip(plus.tensors, minus.tensors, strict=True):
+        assert torch.equal(a, -b)
+        assert a.double().square().mean().sqrt() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_features_know_their_fields_until_they_are_changed(fields: FieldBatch):
+    features = weight_features(fields)
+    assert features.fields is fields
+    assert Normaliser.fit("per_layer", [fields])(features).fields is fields
+    with pytest.raises(ValueError, match="fields=None: probes needs the fields themselves"):
+        raw_fields(features.map(torch.neg), "probes")
+
+
+@pytest.mark.parametrize("mode", ["per_weight", "per_layer", "per_layer_scale"])
 def test_statistics_do_not_depend_on_how_the_population_is_cut(fields: FieldBatch, mode):
     whole = Normaliser.fit(mode, [fields])
     parts = Normaliser.fit(mode, [fields[:1], fields[1:20], fields[20:]])
@@ -90,7 +106,7 @@ def test_none_is_the_identity(fields: FieldBatch):
     assert torch.equal(flatten(Normaliser.fit("none", [])(features)), flatten(features))
 
 
-@pytest.mark.parametrize("mode", ["per_weight", "per_layer", "none"])
+@pytest.mark.parametrize("mode", ["per_weight", "per_layer", "per_layer_scale", "none"])
 def test_state_round_trip(fields: FieldBatch, mode):
     normaliser = Normaliser.fit(mode, [fields])
     again = Normaliser.from_state(mode, normaliser.state())
@@ -99,7 +115,9 @@ def test_state_round_trip(fields: FieldBatch, mode):
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="normalise='per_field': expected one of per_weight, per_layer, none"):
+    with pytest.raises(
+        ValueError, match="normalise='per_field': expected one of per_weight, per_layer, per_layer_scale, none"
+    ):
         Normaliser.fit("per_field", [])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one field"):
         Normaliser.fit("per_layer", [])

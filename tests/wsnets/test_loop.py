@@ -25,6 +25,9 @@ class Regression:
     def num_items(self) -> int:
         return len(self.x)
 
+    def fetch(self, positions: Tensor) -> Tensor:
+        return positions
+
     def loss(self, model: nn.Module, positions: Tensor, generator: Generator) -> Tensor:
         return (model(self.x[positions], generator) - self.y[positions]).square().mean()
 

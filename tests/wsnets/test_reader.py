@@ -27,7 +27,7 @@ def test_saved_and_loaded_predict_the_same(folder: Path, population, tmp_path: P
     copy = Reader.load(tmp_path / "copy")
     assert torch.equal(copy.predict(population.fields), reader.predict(population.fields))
     assert reader.classes == copy.classes == ("a", "b", "c")
-    assert (folder / "reader.json").read_bytes() == (tmp_path / "copy" / "reader.json").read_bytes()
+    assert (folder / "network.json").read_bytes() == (tmp_path / "copy" / "network.json").read_bytes()
     assert reader.training["epochs"] == 2
     assert copy.training == {}
 
@@ -64,17 +64,17 @@ def test_fields_that_it_cannot_read(folder: Path, population):
 
 
 def test_folders_that_hold_no_reader(folder: Path, tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="holds no finished reader"):
+    with pytest.raises(FileNotFoundError, match="holds no finished network"):
         Reader.load(tmp_path)
-    about = json.loads((folder / "reader.json").read_text())
+    about = json.loads((folder / "network.json").read_text())
     for change, message in (
         ({"version": 7}, "format version 7, this program reads up to 1"),
-        ({"format": "other"}, "is not a reader"),
+        ({"format": "other"}, "is not a network"),
         ({"model": {"name": "mlp", "hidden": [9]}}, "does not fit"),
     ):
-        (folder / "reader.json").write_text(json.dumps({**about, **change}))
+        (folder / "network.json").write_text(json.dumps({**about, **change}))
         with pytest.raises(ValueError, match=message):
             Reader.load(folder)
-    (folder / "reader.json").write_text("{")
+    (folder / "network.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         Reader.load(folder)

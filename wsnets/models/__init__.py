@@ -1,44 +1,130 @@
 """Models: one paper, one file; each takes features and a spec, and declares the symmetry group that it respects."""
 
 from dataclasses import asdict, fields
-from typing import Protocol
+from importlib import import_module
+from typing import ClassVar, Protocol
 
 from torch import Generator, nn
 
 from neuralfields.spec import FieldSpec
+from neuralfields.symmetry import Kind
+from wsnets.features import NormaliserMode
 from wsnets.models.mlp import MLP as MLP
+from wsnets.models.mlp import AlignedMLPConfig as AlignedMLPConfig
 from wsnets.models.mlp import MLPConfig as MLPConfig
+
+# Name on the command line and in files: module and settings class.
+_CONFIGS = {
+    "mlp": ("mlp", "MLPConfig"),
+    "mlp_aligned": ("mlp", "AlignedMLPConfig"),
+    "dws": ("dws", "DWSConfig"),
+    "nfn_np": ("nfn", "NPConfig"),
+    "nfn_hnp": ("nfn", "HNPConfig"),
+    "nft": ("nft", "NFTConfig"),
+    "ng_gnn": ("neural_graph", "GNNConfig"),
+    "ng_t": ("neural_graph_transformer", "TransformerConfig"),
+    "gmn": ("gmn", "GMNConfig"),
+    "scale_gmn": ("scale_gmn", "ScaleGMNConfig"),
+    "scale_gmn_b": ("scale_gmn", "BidirectionalConfig"),
+    "probe_gen": ("probe_gen", "ProbeGenConfig"),
+    "orbit": ("orbit", "OrbitConfig"),
+}
+# Settings of training that differ from the defaults, found by trying.
+_TRAINING: dict[str, dict] = {
+    "mlp": {"noise": 1.0},
+    "mlp_aligned": {"noise": 1.0, "align": "exact"},
+}
 
 
 class ModelConfig(Protocol):
-    """What every model's frozen settings can do: build the model."""
+    """What every model's frozen settings know and can do.
+
+    paper: citation in one line; published: its figures in one line; normalise: how its features are normalised unless
+    asked otherwise; fields_at_once: fields that go through the model together while training (0: the whole batch, for
+    models whose normalisation looks at the batch), so that activations stay small and in cache.
+    """
+
+    paper: ClassVar[str]
+    published: ClassVar[str]
+    normalise: ClassVar[NormaliserMode]
+    fields_at_once: ClassVar[int]
+
+    @classmethod
+    def small(cls) -> "ModelConfig":
+        """Settings of a size that trains on a laptop."""
+        ...
+
+    def symmetry(self, spec: FieldSpec) -> tuple[Kind, ...]:
+        """Kinds of symmetry that the model respects on fields of `spec`. Raises ValueError for one that it lacks."""
+        ...
 
     def build(self, spec: FieldSpec, num_outputs: int, generator: Generator) -> nn.Module:
-        """Make the model: (features, generator) -> (N, num_outputs)."""
+        """Make the reader: (features of N fields, generator) -> (N, num_outputs)."""
         ...
 
 
-CONFIGS: dict[str, type] = {"mlp": MLPConfig}
+class EditorConfig(ModelConfig, Protocol):
+    """Settings of a model that can also edit."""
+
+    def build_editor(self, spec: FieldSpec, generator: Generator) -> nn.Module:
+        """Make the editor: (features, generator) -> WeightFeatures of one channel, the change of every parameter."""
+        ...
+
+
+def names() -> tuple[str, ...]:
+    """Names of all models."""
+    return tuple(_CONFIGS)
+
+
+def kind(name: str) -> type:
+    """Settings class of the model called `name`. Raises ValueError for an unknown name."""
+    if name not in _CONFIGS:
+        raise ValueError(f"model={name!r}: expected one of {', '.join(_CONFIGS)}")
+    module, settings = _CONFIGS[name]
+    return getattr(import_module(f"wsnets.models.{module}"), settings)
+
+
+def name_of(settings: ModelConfig) -> str:
+    """Name of the model with these settings. Raises ValueError for settings of no model."""
+    name = next((name for name, (_, kind) in _CONFIGS.items() if type(settings).__name__ == kind), None)
+    if name is None:
+        raise ValueError(f"model={settings!r}: expected settings of one of {', '.join(_CONFIGS)}")
+    return name
+
+
+def training(settings: ModelConfig) -> dict:
+    """Training settings that were found to suit the model, for config.FieldConfig."""
+    return _TRAINING.get(name_of(settings), {})
+
+
+def edits(name: str) -> bool:
+    """Whether the model called `name` can edit fields."""
+    return hasattr(kind(name), "build_editor")
+
+
+def build_editor(settings: ModelConfig, spec: FieldSpec, generator: Generator) -> nn.Module:
+    """Make the editor of a model. Raises ValueError for a model that only reads."""
+    name = name_of(settings)
+    if not edits(name):
+        able = ", ".join(other for other in _CONFIGS if edits(other))
+        raise ValueError(f"model={name!r} reads fields and does not edit them: expected one of {able}")
+    return settings.build_editor(spec, generator)  # type: ignore[attr-defined]
 
 
 def config(name: str, **options) -> ModelConfig:
     """Settings of the model called `name`. Raises ValueError for an unknown name or option."""
-    if name not in CONFIGS:
-        raise ValueError(f"model={name!r}: expected one of {', '.join(CONFIGS)}")
-    known = [f.name for f in fields(CONFIGS[name])]
+    settings = kind(name)
+    known = [f.name for f in fields(settings)]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"model {name}: unknown options {unknown}; expected {known}")
-    return CONFIGS[name](**options)
+    return settings(**options)
 
 
 def to_json(settings: ModelConfig) -> dict:
     """Plain JSON values, with the model's name under "name"."""
-    name = next((name for name, kind in CONFIGS.items() if type(settings) is kind), None)
-    if name is None:
-        raise ValueError(f"model={settings!r}: expected settings of one of {', '.join(CONFIGS)}")
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}  # type: ignore[call-overload]
-    return {"name": name, **values}
+    return {"name": name_of(settings), **values}
 
 
 def from_json(data: dict) -> ModelConfig:

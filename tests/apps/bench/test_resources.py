@@ -1,4 +1,4 @@
-"""What the Triton kernels take is compiled, judged and written down rightly."""
+"""The page of what the Triton kernels take is complete, clean, and what a compilation says."""
 
 import ast
 import sys
@@ -38,6 +38,10 @@ def test_launched_kernels_are_told_from_called_ones() -> None:
     assert entry_kernels([source]) == {"b"}
 
 
+def section_of(kernel: str) -> str:
+    return bench.sections_of(bench.PAGE.read_text(encoding="utf-8")).get(kernel, "")
+
+
 @needs_triton
 def test_every_launched_kernel_is_registered() -> None:
     sources = [p.read_text(encoding="utf-8") for folder in bench.FOLDERS for p in (bench.ROOT / folder).glob("*.py")]
@@ -48,12 +52,22 @@ def test_every_launched_kernel_is_registered() -> None:
 
 @needs_triton
 @pytest.mark.parametrize("kernel", bench.KERNELS)
-def test_the_first_choice_of_every_kernel_spills_nothing(kernel: str) -> None:
-    # Another chip each: the same ones in every run.
+def test_every_choice_has_a_clean_row_of_these_sources(kernel: str) -> None:
+    text = section_of(kernel)
+    assert bench.stale(kernel, bench.shipped(kernel), text) == []
+    for (label, arch), row in bench.rows_of(text).items():
+        values = dict(zip(bench.HEADER, row, strict=True))
+        assert (values["stack"], values["spills"], values["local"]) == ("0", "0 / 0", "0"), f"{label}, sm_{arch}"
+        assert int(values["shared"]) <= bench.SHARED_LIMIT[arch], f"{label}, sm_{arch}"
+
+
+@needs_triton
+@pytest.mark.parametrize("kernel", bench.KERNELS)
+def test_the_page_is_what_a_compilation_says(kernel: str) -> None:
+    # The first choice of every kernel, on another chip each: the same ones in every run.
     found = bench.compiled(bench.shipped(kernel)[:1], [ARCHS[list(bench.KERNELS).index(kernel)]])
     assert found
-    for (label, arch), (_, used) in found.items():
-        assert bench.faults(label, arch, used) == []
+    assert bench.differences(section_of(kernel), found) == []
 
 
 @needs_triton

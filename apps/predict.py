@@ -1,0 +1,117 @@
+"""nf predict: what a trained network reads from the weights of fields."""
+
+import csv
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from tyro.conf import Positional, arg
+
+from apps.options import SHOWN, Shown, StorePath, Threads
+from apps.output import Output, duration
+from apps.progress import Progress
+from apps.training import limit_threads
+
+if TYPE_CHECKING:
+    from neuralfields import FieldStore
+    from wsnets import Reader, Regressor
+
+READ_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Read the fields of STORE by their weights: their class, or the number that the network was trained on.
+
+    Where the store has the answer, say how good the reading is.
+    """
+
+    reader: Annotated[Positional[str], arg(metavar="READER")]
+    """Folder that `nf train classify` or `nf train regress` wrote."""
+    store: StorePath
+    """Folder of a store."""
+    out: Annotated[str | None, arg(metavar="FILE.csv", help_behavior_hint="(default: none)")] = None
+    """Table to write: id, name, label, predicted class and its probability; or id, name, predicted and true value."""
+    threads: Threads = None
+    """Processor threads."""
+    output: Shown = SHOWN
+
+
+def predict(options: Predict, output: Output) -> None:
+    """Run `nf predict`."""
+    from neuralfields.store import open_store
+    from wsnets import Reader, Regressor
+    from wsnets.network import read_about
+
+    limit_threads(options.threads)
+    task, store = read_about(Path(options.reader))["task"], open_store(options.store)
+    if task == "classify":
+        _classes(options, Reader.load(options.reader), store, output)
+    elif task == "regress":
+        _values(options, Regressor.load(options.reader), store, output)
+    else:
+        raise ValueError(f"{options.reader} was trained to {task}: expected one trained to classify or to regress")
+
+
+def _classes(options: Predict, reader: "Reader", store: "FieldStore", output: Output) -> None:
+    probabilities, seconds = _read(reader, store, options.output.quiet)
+    chosen, known = probabilities.argmax(axis=1), store.labels >= 0
+    accuracy = float((chosen[known] == store.labels[known]).mean()) if known.any() else None
+    counts = {str(name): int((chosen == k).sum()) for k, name in enumerate(reader.classes)}
+    right = None if accuracy is None else f"{100 * accuracy:.2f} % of {int(known.sum()):,} fields with a label"
+    output.facts([("read", f"{len(store):,} fields in {duration(seconds)}"), ("right", right)])
+    output.facts([("predicted", ", ".join(f"{name}: {count:,}" for name, count in counts.items()))])
+    output.record(fields=len(store), seconds=seconds, accuracy=accuracy, predicted=counts, out=options.out)
+    labels = [label if label < len(reader.classes) else -1 for label in store.labels.tolist()]
+    truth = [str(raw) if raw >= 0 else "" for raw in store.labels.tolist()]
+    shown = [reader.classes[label] if label >= 0 else text for label, text in zip(labels, truth, strict=True)]
+    best = [f"{p:.6f}" for p in probabilities.max(axis=1)]
+    names = [reader.classes[k] for k in chosen]
+    write(options.out, store, ("label", "predicted", "probability"), (shown, names, best), output)
+
+
+def _values(options: Predict, regressor: "Regressor", store: "FieldStore", output: Output) -> None:
+    from wsnets.regressor import fit_figures
+
+    predicted, seconds = _read(regressor, store, options.output.quiet)
+    has = regressor.target in store.index.column_names
+    truth = store.column(regressor.target).astype(np.float64) if has else np.full(len(store), np.nan)
+    found: dict[str, float] = fit_figures(predicted, truth) if np.isfinite(truth).all() else {}
+    words = ", ".join(f"{name} {value:.4f}" for name, value in found.items()) or None
+    output.facts([("read", f"{len(store):,} fields in {duration(seconds)}"), (regressor.target, words)])
+    output.record(fields=len(store), seconds=seconds, target=regressor.target, out=options.out, **found)
+    shown = ["" if np.isnan(value) else f"{value:.6g}" for value in truth]
+    columns = (shown, [f"{value:.6g}" for value in predicted])
+    write(options.out, store, (regressor.target, "predicted"), columns, output)
+
+
+def _read(network: "Reader | Regressor", store: "FieldStore", quiet: bool) -> tuple[np.ndarray, float]:
+    """Predictions for all fields, and the seconds it took. Raises ValueError for a store without fields."""
+    started, parts, done = time.perf_counter(), [], 0
+    with Progress("read", "fields", quiet) as bar:
+        for fields in store.batches(READ_AT_ONCE):
+            parts.append(np.asarray(network.predict(fields)))
+            done += len(fields)
+            bar.update(done, len(store), f"{done:,} of {len(store):,}")
+    if not parts:
+        raise ValueError(f"{store.path} holds no fields yet")
+    return np.concatenate(parts), time.perf_counter() - started
+
+
+def write(
+    out: str | None, store: "FieldStore", header: Sequence[str], columns: Sequence[Sequence[Any]], output: Output
+) -> None:
+    """Write one line per field: id, name, and the given columns."""
+    if out is None:
+        return
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = store.index.column("name").to_pylist() if "name" in store.index.column_names else [""] * len(store)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "name", *header])
+        table.writerows(zip(store.ids.tolist(), names, *columns, strict=True))
+    output.facts([("out", out)])

@@ -1,0 +1,92 @@
+"""Several processes train like one, and the loss of one ends the others with a message."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = """
+import sys
+import numpy as np
+import torch
+sys.path.insert(0, sys.argv[1])
+from conftest import Memory, SPEC
+from dataclasses import replace
+from neuralfields import FieldBatch
+from wsnets import models, processes
+from wsnets.models import MLPConfig
+from wsnets.train import ClassifyConfig, classify
+torch.set_num_threads(1)
+flat = torch.from_numpy(np.load(sys.argv[2]))
+labels = np.arange(len(flat), dtype=np.int64) % 3
+population = Memory(FieldBatch.from_flat(SPEC, flat), labels, np.arange(len(flat), dtype=np.uint32), {})
+MLPConfig.fields_at_once = 8
+stop, epochs = int(sys.argv[4]), int(sys.argv[5])
+config = ClassifyConfig(model=MLPConfig(hidden=(16,), norm="layer"), epochs=epochs, batch=32, noise=0.1, lr=3e-3)
+def watch(now):
+    print(now.epoch, flush=True)
+    if now.epoch == stop:
+        raise SystemExit(3)
+try:
+    classify(population, config, sys.argv[3], watch)
+finally:
+    processes.leave()
+"""
+
+
+@pytest.fixture
+def base(population, tmp_path: Path) -> list[str]:
+    np.save(tmp_path / "flat.npy", population.fields.flat().numpy())
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return [str(tmp_path / "script.py"), str(Path(__file__).parent), str(tmp_path / "flat.npy")]
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_started_by_one_process_resumed_by_two_gives_the_same_curve(base: list[str], tmp_path: Path):
+    alone = [sys.executable, *base]
+    subprocess.run([*alone, str(tmp_path / "whole"), "0", "6"], check=True, capture_output=True, env=ENVIRONMENT)
+    first = subprocess.run([*alone, str(tmp_path / "cut"), "3", "6"], capture_output=True, env=ENVIRONMENT)
+    assert first.returncode == 3
+    run = [*TORCHRUN, *base, str(tmp_path / "cut"), "0", "6"]
+    done = subprocess.run(run, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    whole, cut = (json.loads((tmp_path / name / "training.json").read_text())["history"] for name in ("whole", "cut"))
+    assert len(whole) == len(cut) == 6
+    for a, b in zip(whole, cut, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-6), name
+
+
+def test_killing_one_process_ends_the_run_with_a_message(base: list[str], tmp_path: Path):
+    run = [*TORCHRUN, *base, str(tmp_path / "run"), "0", "100000"]
+    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert process.stdout is not None
+    while "3" not in process.stdout.readline():
+        assert process.poll() is None
+    script = base[0]
+    found = [pid for pid in os.listdir("/proc") if pid.isdigit() and script in _command(pid)]
+    workers = sorted(int(pid) for pid in found if "torch.distributed" not in _command(pid))
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    started = time.monotonic()
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert time.monotonic() - started < 80
+    assert "exitcode  : -9" in errors or "Signal 9" in errors
+
+
+def _command(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # it has ended meanwhile
+        return ""

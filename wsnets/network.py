@@ -1,0 +1,182 @@
+"""Network: a trained model with everything that it needs to be used again, as a folder.
+
+network.json (task, spec, model, normaliser mode, what the task adds) and model.safetensors (weights, normaliser
+statistics, reference of the alignment); training.json (figures of the training) is there for people and not needed.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from neuralfields.batch import FieldBatch
+from neuralfields.spec import FieldSpec
+from wsnets import checkpoint, models
+from wsnets.align import Aligner
+from wsnets.data import Population, batches, check_finite
+from wsnets.features import Normaliser, WeightFeatures, weight_features
+from wsnets.loop import first_difference
+
+FORMAT = "neuralfields-network"
+VERSION = 1
+FILE = "network.json"
+_READ_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A trained network on fields of one spec.
+
+    settings: of the model; normaliser, aligner: applied to fields before the model, as in training; training: figures
+    of its training (epochs, best_epoch, seconds, history, config, ...), {} where unknown.
+    """
+
+    task: ClassVar[str]
+
+    spec: FieldSpec
+    settings: models.ModelConfig
+    model: nn.Module
+    normaliser: Normaliser
+    aligner: Aligner | None = None
+    training: dict = field(default_factory=dict)
+
+    @property
+    def num_params(self) -> int:
+        """Number of trained parameters of the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def about(self) -> dict:
+        """What the task adds to network.json, plain JSON values."""
+        raise NotImplementedError
+
+    @classmethod
+    def rebuild(cls, about: dict, spec: FieldSpec, settings: models.ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
+        """From `about`: an untrained model, and the fields that the task adds to this class."""
+        raise NotImplementedError
+
+    def prepare(self, fields: FieldBatch) -> FieldBatch:
+        """Fields as the model is to see them: checked, in single precision, aligned where that was asked for."""
+        check_spec(fields.spec, self.spec)
+        check_finite(fields, np.arange(len(fields)))
+        fields = fields.to(torch.float32)
+        return fields if self.aligner is None else self.aligner(fields)
+
+    @torch.no_grad()
+    def outputs(self, fields: FieldBatch) -> Any:
+        """What the model gives for prepared fields, in evaluation mode."""
+        was_training = self.model.training
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        outputs = self.model(self.normaliser(weight_features(fields.to(device))))
+        self.model.train(was_training)
+        return outputs
+
+    @property
+    def at_once(self) -> int:
+        """Fields that are read together: as many as need about the memory of one piece of training."""
+        return 4 * self.settings.fields_at_once or _READ_AT_ONCE
+
+    def vectors(self, fields: FieldBatch) -> Tensor:
+        """Outputs (N, K) float32 on the CPU, piece by piece. Raises ValueError for fields of another spec or NaN."""
+        fields = self.prepare(fields)
+        parts = [self.outputs(fields[start : start + self.at_once]) for start in range(0, len(fields), self.at_once)]
+        return torch.cat([part.float().cpu() for part in parts])
+
+    def read(self, population: Population) -> Iterator[Tensor]:
+        """Outputs of a whole population, some thousand fields at a time."""
+        check_spec(population.spec, self.spec)
+        return (self.vectors(fields) for fields in batches(population))
+
+    def save(self, folder: str | Path) -> None:
+        """Write to a folder; each file is replaced whole, model.safetensors first."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            **checkpoint.under("model", self.model.state_dict()),
+            **checkpoint.under("normaliser", self.normaliser.state()),
+            **checkpoint.under("aligner", {} if self.aligner is None else self.aligner.state()),
+        }
+        about = {
+            "format": FORMAT,
+            "version": VERSION,
+            "task": self.task,
+            "spec": self.spec.to_json(),
+            "model": models.to_json(self.settings),
+            "normalise": self.normaliser.mode,
+            "align": None if self.aligner is None else list(self.aligner.kinds),
+            **self.about(),
+        }
+        checkpoint.write(folder / "model.safetensors", tensors, {})
+        checkpoint.write_text(folder / FILE, json.dumps(about, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a folder. Raises FileNotFoundError or ValueError in one line when it holds no such network."""
+        folder = Path(folder)
+        about = read_about(folder)
+        if about["task"] != cls.task:
+            raise ValueError(f"{folder} was trained to {about['task']}: expected one trained to {cls.task}")
+        tensors, _ = checkpoint.read(folder / "model.safetensors")
+        spec, settings = FieldSpec.from_json(about["spec"]), models.from_json(about["model"])
+        model, added = cls.rebuild(about, spec, settings)
+        try:
+            model.load_state_dict(checkpoint.pick(tensors, "model"))
+        except RuntimeError as error:
+            raise ValueError(f"{folder}: model.safetensors does not fit the model of {FILE}") from error
+        normaliser = Normaliser.from_state(about["normalise"], checkpoint.pick(tensors, "normaliser"))
+        aligner = None
+        if about["align"] is not None:
+            aligner = Aligner.from_state(spec, tuple(about["align"]), checkpoint.pick(tensors, "aligner"))
+        training = folder / "training.json"
+        figures = json.loads(training.read_text(encoding="utf-8")) if training.is_file() else {}
+        return cls(
+            spec=spec,
+            settings=settings,
+            model=model.eval(),
+            normaliser=normaliser,
+            aligner=aligner,
+            training=figures,
+            **added,
+        )
+
+
+def check_spec(given: FieldSpec, expected: FieldSpec) -> None:
+    """Raise ValueError naming both specs, and the first difference, unless they are equal."""
+    if given != expected:
+        difference = first_difference(expected.to_json(), given.to_json())
+        raise ValueError(f"fields are {given.describe()}, the network reads {expected.describe()}: {difference}")
+
+
+def read_about(folder: Path) -> dict:
+    """Read network.json of a folder. Raises FileNotFoundError or ValueError in one line when it is none."""
+    path = folder / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no finished network: {FILE} is not there")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    keys = ("format", "version", "task", "spec", "model", "normalise", "align")
+    missing = sorted(set(keys) - set(about)) if isinstance(about, dict) else keys
+    if missing or about["format"] != FORMAT:
+        raise ValueError(f"{path} is not a network: keys missing {list(missing)}, format expected {FORMAT!r}")
+    if about["version"] > VERSION:
+        raise ValueError(f"{path} is of format version {about['version']}, this program reads up to {VERSION}: upgrade")
+    return about
+
+
+def fresh() -> Generator:
+    """A generator for a model whose weights are about to be replaced."""
+    return Generator().manual_seed(0)
+
+
+def to_fields(features: WeightFeatures, spec: FieldSpec) -> FieldBatch:
+    """Features of one channel as fields. Raises ValueError for more channels."""
+    if features.weights[0].shape[-1] != 1:
+        raise ValueError(f"features have {features.weights[0].shape[-1]} channels: expected 1")
+    return FieldBatch.from_layers(spec, (w[..., 0] for w in features.weights), (b[..., 0] for b in features.biases))

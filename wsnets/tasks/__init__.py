@@ -1,0 +1,1 @@
+"""Tasks: what a network on fields is trained to do, one file each."""
