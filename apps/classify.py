@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, arg
 
 from apps import pictures
 from apps.comparison import compare, measures
-from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, given_of
+from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, not_both
 from apps.output import Output
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
@@ -40,13 +40,11 @@ class TrainClassify:
     """Without --test: share of STORE kept aside to evaluate on; copies of one item stay on one side."""
     compare: Annotated[str | None, arg(metavar="NAME,NAME,...", help_behavior_hint="(default: one --model)")] = None
     """Train several models, each in a folder of its name inside --out, and print one table."""
-    mixup: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0, off)")] = None
+    mixup: Annotated[float, arg(help_behavior_hint="(default: 0.0, off)")] = 0.0
     """Mix pairs of fields and their labels, shares drawn from Beta(mixup, mixup)."""
-    mixup_matching: Annotated[
-        Literal["raw", "permuted", "aligned"] | None, arg(help_behavior_hint="(default: raw)")
-    ] = None
+    mixup_matching: Literal["raw", "permuted", "aligned"] = "raw"
     """How the second field of a pair is moved by its symmetries first."""
-    label_smoothing: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0.1)")] = None
+    label_smoothing: float = 0.1
     """Share of the target that goes to all classes."""
     training: Annotated[TrainingOptions, OmitArgPrefixes] = field(default_factory=TrainingOptions)
     threads: Threads = None
@@ -60,8 +58,11 @@ def train_classify(options: TrainClassify, output: Output) -> None:
     from wsnets.train import ClassifyConfig
 
     limit_threads(options.threads)
-    own = given_of(options, "mixup", "mixup_matching", "label_smoothing")
-    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed or 0)
+    not_both(compare=options.compare, model=options.training.model)
+    own = {name: getattr(options, name) for name in ("mixup", "mixup_matching", "label_smoothing")}
+    if options.mixup_matching != "raw" and not options.mixup:
+        raise ValueError(f"mixup_matching={options.mixup_matching!r} without mixup: expected mixup above 0 beside it")
+    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed)
     if options.compare is not None:
         run_comparison(options, store, test, own, output)
         return
@@ -102,8 +103,7 @@ def split(
     from neuralfields.store import open_store
     from wsnets.data import split_test
 
-    if test is not None and fraction:
-        raise ValueError(f"test={test!r} and test_fraction={fraction} are both given: expected one of them")
+    not_both(test=test, test_fraction=fraction)
     if fraction:
         return split_test(store, fraction, seed)
     return store, None if test is None else open_store(test)

@@ -53,6 +53,12 @@ COMMANDS = {
     "train edit": Command(
         "apps.edit", "TrainEdit", "train_edit", "STORE --out DIR", "train a network that changes what fields show"
     ),
+    "train contrast": Command(
+        "apps.contrast", "TrainContrast", "train_contrast", "STORE --out DIR", "train an embedding without labels"
+    ),
+    "train meta": Command(
+        "apps.meta", "TrainMeta", "train_meta", "SOURCE --out DIR", "train how fields are fitted, with their reader"
+    ),
     "predict": Command("apps.predict", "Predict", "predict", "READER STORE", "read fields by their weights"),
     "edit": Command("apps.edit", "Edit", "edit_store", "EDITOR STORE --out DIR", "write a store of edited fields"),
     "models": Command("apps.models", "Models", "list_models", "[NAME]", "list the networks that read and edit fields"),
@@ -141,7 +147,9 @@ def _run(function: Callable[..., int | None], options: Any) -> int:
     except BAD_INPUT_ERRORS as error:
         if os.environ.get("NF_DEBUG") == "1":
             raise
-        print(f"nf: error: {one_line(error)}", file=sys.stderr)
+        # Of the processes that torchrun starts all find the same fault, and one says it; a lost process is news to all.
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, ConnectionError):
+            print(f"nf: error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
 
 

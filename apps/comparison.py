@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from wsnets.network import Network
 
 Row = dict[str, Any]
-_SHARES = ("validation", "test")
+_SHARES = ("validation", "test")  # accuracies in [0, 1]
+_LEADING = ("test", "validation", "test R2", "validation R2")
+_ERRORS = ("test MSE", "validation MSE")
 
 
 def compare(names: str, out: str, train: Callable[[str, str], Row], output: Output) -> list[Row]:
@@ -45,7 +47,7 @@ def measures(network: "Network") -> Row:
     return {
         "seconds": training["seconds"],
         "fields/s": speed(training),
-        "epochs": training["samples"] / training["train_fields"],
+        "epochs": training["epochs"],
         "parameters": training["parameters"],
     }
 
@@ -74,6 +76,5 @@ def write(out: Path, rows: list[Row]) -> None:
 
 
 def _rank(row: Row) -> float:
-    if row.get("MSE") is not None:
-        return -row["MSE"]
-    return next((row[name] for name in ("test", "validation", "R2") if row.get(name) is not None), 0.0)
+    signs = {**dict.fromkeys(_LEADING, 1.0), **dict.fromkeys(_ERRORS, -1.0)}
+    return next((sign * row[name] for name, sign in signs.items() if row.get(name) is not None), 0.0)

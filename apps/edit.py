@@ -8,18 +8,21 @@ import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from apps.comparison import compare, measures
-from apps.options import SHOWN, OutPath, Shown, StorePath, Threads
+from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, not_both
 from apps.output import Output, duration
 from apps.progress import Progress
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
-    from neuralfields import FieldStore
-    from wsnets import Editor
+    from torch import Generator
+
+    from neuralfields import FieldBatch, FieldStore
+    from wsnets import Editor, Operation
     from wsnets.data import Population
 
 SHARD = 1024
 DRAWN = 12
+JUDGED = 1024  # fields of a new store that are compared with the target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,10 @@ class TrainEdit:
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """Edit the fields of STORE: write a new store of the edited ones."""
+    """Edit the fields of STORE: write a new store of the edited ones, and a picture of some: original, edited, target.
+
+    The picture lies beside the new store, as DIR-sheet.png.
+    """
 
     keeps_partial_work: ClassVar[bool] = True
 
@@ -77,7 +83,8 @@ def train_edit(options: TrainEdit, output: Output) -> None:
     from wsnets.train import EditConfig, edit
 
     limit_threads(options.threads)
-    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed or 0)
+    not_both(compare=options.compare, model=options.training.model)
+    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed)
     operation = operation_for(options, store)
     quiet = options.output.quiet or not is_lead()
 
@@ -88,11 +95,13 @@ def train_edit(options: TrainEdit, output: Output) -> None:
 
     def one(name: str, out: str) -> dict[str, Any]:
         editor, _, _ = train(name, out)
-        found = judge(editor, test) if test is not None and is_lead() else {}
+        row: dict[str, Any] = {"validation MSE": editor.training.get("val_mse")}
+        if is_lead():
+            draw(editor, store if test is None else test, Path(out))
         if test is not None and is_lead():
-            draw(editor, test, Path(out))
-        figures = {"MSE": found.get("mse"), "unedited": found.get("mse_unedited")}
-        return {**figures, "val MSE": editor.training.get("val_mse"), **measures(editor)}
+            found = judge(editor, test)
+            row.update({"test MSE": found["mse"], "unedited": found["mse_unedited"]})
+        return {**row, **measures(editor)}
 
     if options.compare is not None:
         compare(options.compare, options.out, one, output)
@@ -109,67 +118,96 @@ def train_edit(options: TrainEdit, output: Output) -> None:
     picture = draw(editor, store if test is None else test, Path(options.out))
     output.facts([("picture", picture), ("out", options.out)])
     output.record(out=options.out, target=operation.to_json(), picture=picture)
-    output.next(["nf", "edit", options.out, options.test or options.store, "--out", "runs/edited"])
+    output.next(
+        ["nf", "edit", options.out, options.test or options.store, "--out", f"{options.out.rstrip('/')}-edited"]
+    )
 
 
-def operation_for(options: TrainEdit, store: "Population") -> Any:
+def operation_for(options: TrainEdit, store: "Population") -> "Operation":
     """The operation asked for, on pictures of the size that the store's signal has."""
     from wsnets.operations import Operation
 
     shape = (store.meta.get("signal") or {}).get("shape") or (28, 28)
-    return Operation(name=options.target, shape=tuple(shape[:2]), strength=options.strength)
+    return Operation(name=options.target, shape=(int(shape[0]), int(shape[1])), strength=options.strength)
 
 
 def judge(editor: "Editor", population: "Population") -> dict[str, float]:
     """Mean squared error of edited fields against the target on a population, and that of leaving them as they are."""
     import torch
 
-    from neuralfields.evaluate import evaluate
     from wsnets.data import batches
 
-    generator, total, unedited = torch.Generator().manual_seed(0), 0.0, 0.0
+    generator, total = torch.Generator().manual_seed(0), np.zeros(2)
     for fields in batches(population):
-        coords, wanted = editor.operation(fields, generator)
-        total += float((evaluate(editor.apply(fields), coords) - wanted).square().mean(dim=(1, 2)).sum())
-        unedited += float((evaluate(fields, coords) - wanted).square().mean(dim=(1, 2)).sum())
-    return {"mse": total / len(population), "mse_unedited": unedited / len(population)}
+        total += errors(editor.operation, fields, editor.apply(fields), generator)
+    return dict(zip(("mse", "mse_unedited"), (total / len(population)).tolist(), strict=True))
+
+
+def errors(operation: "Operation", before: "FieldBatch", after: "FieldBatch", generator: "Generator") -> np.ndarray:
+    """Sums over fields of the mean squared error against the target: of edited fields, and of fields as they were."""
+    from neuralfields.evaluate import evaluate
+
+    coords, wanted = operation(before, generator)
+    sides = [(evaluate(fields, coords) - wanted).square().mean(dim=(1, 2)).sum() for fields in (after, before)]
+    return np.array([float(side) for side in sides])
 
 
 def draw(editor: "Editor", population: "Population", out: Path) -> str | None:
-    """Contact sheet of pictures: field, edited field, target; None for fields that show no pictures."""
+    """Draw some fields of a population, edited, to `out`/edited.png; None for fields that show no pictures."""
+    fields = population[spread(len(population), DRAWN)]
+    return contact_sheet(out / "edited.png", editor.operation, fields, editor.apply(fields))
+
+
+def contact_sheet(path: Path, operation: "Operation", before: "FieldBatch", after: "FieldBatch") -> str | None:
+    """Draw original, edited field and true target side by side; None for fields that show no pictures."""
     from neuralfields.render import image
     from neuralfields.render.sheet import save_png, sheet
 
-    operation = editor.operation
-    if editor.spec.in_dim != 2:
+    if before.spec.in_dim != 2:
         return None
-    fields = population[np.linspace(0, len(population) - 1, min(DRAWN, len(population))).round().astype(np.int64)]
-    before, after = image(fields, operation.shape), image(editor.apply(fields), operation.shape)
-    wanted = operation.edit(before.flatten(1, 2)).view_as(before)
-    path = out / "edited.png"
-    headers = ["field", "edited field", f"true {operation.name}"]
-    save_png(path, sheet([before, after, wanted], headers=headers, title=f"{operation.name}: weights in, weights out"))
+    original = image(before, operation.shape)
+    wanted = operation.edit(original.flatten(1, 2)).view_as(original)
+    pictures = [original, image(after, operation.shape), wanted]
+    title = f"{operation.name} {operation.strength:g}: fields edited by their weights"
+    save_png(path, sheet(pictures, headers=["original", "edited", "true target"], title=title))
     return str(path)
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """At most `most` positions below `count`, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
 
 
 def edit_store(options: Edit, output: Output) -> None:
     """Run `nf edit`."""
+    import torch
+
     from neuralfields.store import open_store
     from wsnets import Editor
 
     limit_threads(options.threads)
     editor, store = Editor.load(options.editor), open_store(options.store)
-    if len(store) == 0:
-        raise ValueError(f"{options.store} holds no fields yet")
     count = len(store) if options.limit is None else min(options.limit, len(store))
+    if count < 1:
+        raise ValueError(
+            f"limit={options.limit} of the {len(store):,} fields in {options.store}: expected one at least"
+        )
     seconds = write_edited(editor, store, options.out, count, options.output.quiet)
     edited = open_store(options.out)
-    picture = draw_pairs(store, edited, Path(options.out), editor)
-    rate = "" if seconds is None else f" in {duration(seconds)}"
-    output.facts([("edited", f"{count:,} fields{rate}: {editor.operation.name}"), ("picture", picture)])
-    output.facts([("out", options.out)])
-    output.record(fields=count, seconds=seconds, out=options.out, operation=editor.operation.to_json())
-    output.next(["nf", "render", options.out, "--out", "edited.png"])
+    judged, operation, draws = spread(len(edited), JUDGED), editor.operation, torch.Generator().manual_seed(0)
+    mse, unedited = errors(operation, store[judged], edited[judged], draws) / len(judged)
+    rows = spread(len(edited), DRAWN)
+    sheet_path = Path(f"{options.out.rstrip('/')}-sheet.png")
+    picture = contact_sheet(sheet_path, operation, store[rows], edited[rows])
+    took = "were there already" if seconds is None else f"in {duration(seconds)}"
+    output.facts([("edited", f"{count:,} fields {took}: {operation.name}")])
+    output.facts([("error", f"MSE {mse:.5f} to the true target ({unedited:.5f} unedited), of {len(judged):,} fields")])
+    output.facts([("picture", picture), ("out", options.out)])
+    output.record(fields=count, seconds=seconds, out=options.out, operation=operation.to_json(), picture=picture)
+    output.record(mse=float(mse), mse_unedited=float(unedited))
+    command = "mesh" if store.spec.in_dim == 3 else "render"
+    suffix = "-meshes" if store.spec.in_dim == 3 else ".png"
+    output.next(["nf", command, options.out, "--out", options.out.rstrip("/") + suffix])
 
 
 def write_edited(editor: "Editor", store: "FieldStore", out: str, count: int, quiet: bool) -> float | None:
@@ -177,6 +215,7 @@ def write_edited(editor: "Editor", store: "FieldStore", out: str, count: int, qu
     import time
 
     from neuralfields.store_writer import StoreWriter
+    from wsnets.data import check_finite
 
     meta = {**store.meta, "edited": {"operation": editor.operation.to_json(), "editor": editor.about()}}
     kept = [name for name in store.index.column_names if name in ("id", "label", "split", "name", "group")]
@@ -185,6 +224,7 @@ def write_edited(editor: "Editor", store: "FieldStore", out: str, count: int, qu
         missing = writer.missing()
         for shard, part in missing:
             fields = store[part]
+            check_finite(fields, store.ids[part])
             rows = {name: store.index.column(name).to_pylist()[part] for name in kept}
             writer.write(shard, editor.apply(fields), rows)
             done += len(fields)
@@ -192,18 +232,3 @@ def write_edited(editor: "Editor", store: "FieldStore", out: str, count: int, qu
         if not writer.complete:
             writer.finish({})
     return time.perf_counter() - started if missing else None
-
-
-def draw_pairs(store: "FieldStore", edited: "FieldStore", out: Path, editor: "Editor") -> str | None:
-    """Contact sheet of some fields before and after."""
-    from neuralfields.render import image
-    from neuralfields.render.sheet import save_png, sheet
-
-    if editor.spec.in_dim != 2:
-        return None
-    rows = np.linspace(0, len(edited) - 1, min(DRAWN, len(edited))).round().astype(np.int64)
-    shape = editor.operation.shape
-    columns = [image(store[rows], shape), image(edited[rows], shape)]
-    path = out.with_name(out.name + ".png")
-    save_png(path, sheet(columns, headers=["field", "edited field"], title=editor.operation.name))
-    return str(path)

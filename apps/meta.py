@@ -8,9 +8,10 @@ import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from apps import pictures
-from apps.options import SHOWN, ImageOptions, Images, OutPath, Shown, Threads, given
+from apps.options import SHOWN, ImageOptions, Images, OutPath, Shown, Threads, given, not_both
 from apps.output import Output, duration, psnr_figures, psnr_line
-from apps.training import OURS, _pairs, limit_threads, watched
+from apps.pairs import with_pairs
+from apps.training import limit_threads, pace, speed, watched
 
 if TYPE_CHECKING:
     from fitting.signals.image import ImageSignals
@@ -25,32 +26,34 @@ class MetaOptions:
     """How start, step sizes and reader are trained."""
 
     size: Literal["small", "published", "large"] = "small"
-    """Settings for a laptop, or the published MWT and MWT-L."""
+    """Settings of the architecture: small ones, which suit two cores, or those of the paper, MWT and MWT-L."""
     option: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: none)")] = ()
     """Single settings of the architecture, such as hidden=64 steps=6."""
-    epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint=OURS)] = None
+    epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 10)")] = None
     """Passes over the images."""
     minutes: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: --epochs count)")] = None
     """Time budget instead of epochs, validation included."""
     epoch_items: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: all)")] = None
     """Images between two validations."""
-    batch: Annotated[int | None, arg(metavar="INT", help_behavior_hint=OURS)] = None
+    batch: int = 16
     """Images per step."""
-    lr: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=OURS)] = None
+    lr: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0.003 small, 0.0001 published)")] = (
+        None
+    )
     """Peak learning rate."""
-    weight_decay: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=OURS)] = None
+    weight_decay: float = 0.01
     """Weight decay of AdamW."""
-    shift: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0)")] = None
+    shift: int = 0
     """Move training images by up to so many pixels at random."""
-    flip: Annotated[bool | None, arg(help_behavior_hint="(default: off)")] = None
+    flip: bool = False
     """Mirror half of the training images."""
-    val_fraction: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0.1)")] = None
+    val_fraction: float = 0.1
     """Share of the images held out to choose the epoch."""
-    precision: Annotated[Literal["fp32", "bf16"] | None, arg(help_behavior_hint="(default: fp32)")] = None
+    precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 computes the reader under autocast."""
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: a GPU if there is one)")] = None
     """Where it is computed: cpu, cuda, cuda:1."""
-    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0)")] = None
+    seed: int = 0
     """Source of all randomness."""
 
 
@@ -119,13 +122,14 @@ def settings(options: MetaOptions) -> "MetaConfig":
     from wsnets.models.mwt import MWTConfig
     from wsnets.tasks.meta_classify import MetaConfig
 
+    not_both(epochs=options.epochs, minutes=options.minutes)
     values: dict[str, Any] = given(options)
-    size, single = values.pop("size"), _pairs("option", values.pop("option"))
+    size, words = values.pop("size"), values.pop("option")
     if size == "small":
         config = MetaConfig.small(**values)
     else:
         config = MetaConfig(model=MWTConfig() if size == "published" else MWTConfig.large(), **values)
-    return replace(config, model=MWTConfig.from_json({**config.model.to_json(), **single}))
+    return replace(config, model=MWTConfig.from_json(with_pairs("option", words, config.model.to_json())))
 
 
 def labels_of(signals: "ImageSignals") -> np.ndarray:
@@ -138,17 +142,18 @@ def labels_of(signals: "ImageSignals") -> np.ndarray:
 def describe(reader: "MetaReader", seconds: float, epochs: int, output: Output) -> None:
     """Print and record how the training went."""
     training = reader.training
-    speed = training["samples"] / max(training["seconds"], 1e-9)
-    took = f"{epochs} epochs in {duration(seconds)}, {speed:,.0f} images/s" if epochs else "nothing left to train"
+    took = f"{epochs} epochs in {duration(seconds)}, {pace(training, 'images')}" if epochs else "nothing left to train"
     held = None
     if "val_accuracy" in training:
         right = f"{100 * training['val_accuracy']:.2f} % of {training['val_images']:,} images"
         held = f"{right}, PSNR {training['val_psnr']:.2f} dB, epoch {training['best_epoch']} was kept"
     output.facts([("model", f"mwt, {reader.num_params:,} parameters"), ("fields", reader.model.spec.describe())])
     output.facts([("trained on", f"{training['train_images']:,} images"), ("training", took), ("validation", held)])
-    names = ("train_images", "epochs", "best_epoch", "parameters")
+    names = ("train_images", "epochs", "best_epoch", "parameters", "waited")
     held_out = {name: value for name, value in training.items() if name.startswith("val_")}
-    output.record(seconds=seconds, epochs_run=epochs, images_per_s=speed, **{n: training[n] for n in names}, **held_out)
+    output.record(
+        seconds=seconds, epochs_run=epochs, images_per_s=speed(training), **{n: training[n] for n in names}, **held_out
+    )
 
 
 def evaluate(reader: "MetaReader", test: "ImageSignals", out: Path, output: Output) -> None:

@@ -1,5 +1,7 @@
 """nf models: the networks that read and edit fields."""
 
+import re
+import textwrap
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -8,18 +10,20 @@ from tyro.conf import Positional, arg
 from apps.options import SHOWN, Shown
 from apps.output import Output
 
+WIDTH = 120  # characters of the table
+
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """List the networks on fields: paper, the symmetries that they respect, parameters, what they do; or one of them.
+    """List the networks on fields: paper, symmetries, parameters, published figures; or one of them, with its settings.
 
-    Parameters are counted for the classification of sine fields 2-32-32-1 into ten classes.
+    Parameters are counted, and symmetries named, for the classification of sine fields 2-32-32-1 into ten classes.
     """
 
-    name: Annotated[Positional[str | None], arg(metavar="NAME", help_behavior_hint="(default: all)")] = None
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="(default: all)")] = None
     """One model, with all its settings."""
     size: Literal["small", "published"] = "small"
-    """Settings that are shown: for a laptop, or as published."""
+    """With NAME, settings that are shown: small ones, which suit two cores, or those of the paper."""
     output: Shown = SHOWN
 
 
@@ -31,19 +35,40 @@ def list_models(options: Models, output: Output) -> None:
         show(options.name, options.size, output)
         return
     rows = [describe(name) for name in models.names()]
-    header = ("name", "reads", "edits", "parameters, small", "published", "respects")
-    output.table(
-        header,
-        [
-            (r["name"], "yes", "yes" if r["edits"] else "-", f"{r['small']:,}", f"{r['published_size']:,}", r["group"])
-            for r in rows
-        ],
-    )
+    for line in table(rows):
+        output.say(line)
     output.say()
-    output.facts([(row["name"], f"{row['paper']}. {row['published']}") for row in rows])
-    output.say("respects: exactly, for any sine field; accuracies in percent are the papers' own, see the README")
+    output.say("  group      symmetries of sine fields that are respected exactly")
+    output.say("  published  parameters of the paper's settings, --size published; the default is --size small")
+    output.say("  figures    accuracies in percent unless said otherwise, as the papers give them")
     output.record(models=rows)
     output.next(["nf", "models", "scale_gmn"], ["nf", "train", "classify", "STORE", "--model", "orbit", "--out", "DIR"])
+
+
+def table(rows: list[dict]) -> list[str]:
+    """Lines of at most WIDTH characters; the paper and its figures are wrapped below each other."""
+    cells = [("name", "group on sine", "edits", "published", "small")]
+    for row in rows:
+        numbers = f"{row['published_size']:,}", f"{row['small']:,}"
+        cells.append((row["name"], row["group"], "yes" if row["edits"] else "-", *numbers))
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    indent = 2 + sum(widths) + 2 * len(widths)
+    lines = []
+    for line, row in zip(cells, [None, *rows], strict=True):
+        said = ["paper, and its figures"] if row is None else [cite(row["paper"]), row["published"]]
+        said = [text for text in said if text != "none"]
+        texts = [part for text in said for part in textwrap.wrap(text, WIDTH - indent)]
+        padded = [
+            f"{cell:<{w}}" if i < 3 else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  " + "  ".join([*padded, texts[0]]))
+        lines.extend(" " * indent + text for text in texts[1:])
+    return lines
+
+
+def cite(paper: str) -> str:
+    """A citation without the title: authors, place and year."""
+    return re.sub(r'"[^"]*", ', "", paper)
 
 
 def describe(name: str) -> dict:
@@ -82,7 +107,20 @@ def show(name: str, size: str, output: Output) -> None:
     settings = kind.small() if size == "small" else kind()
     output.facts([("model", name), ("paper", about["paper"]), ("published", about["published"])])
     output.facts([("respects", about["group"]), ("edits", "yes" if about["edits"] else "no")])
-    output.facts([("normalise", kind.normalise), ("parameters", f"{count(settings):,} ({size})")])
+    output.facts([("parameters", f"{about['small']:,} small, {about['published_size']:,} published")])
+    usual = training(settings)
+    output.facts([("training", ", ".join(f"{key} {value}" for key, value in usual.items()))])
     values = {key: value for key, value in models.to_json(settings).items() if key != "name"}
-    output.facts(list(values.items()))
-    output.record(**about, settings=values)
+    output.say(f"settings with --size {size}, each changed by --option NAME=VALUE:")
+    plain = {key: ",".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()}
+    output.facts(list(plain.items()))
+    output.record(**about, settings=values, training=usual)
+
+
+def training(settings) -> dict:
+    """Settings of training that a model has by default, those that people change most."""
+    from wsnets.config import FieldConfig
+
+    config = FieldConfig.tuned(settings)
+    names = ("epochs", "batch", "lr", "weight_decay", "noise", "align", "normalise")
+    return {name: getattr(config, name) for name in names}

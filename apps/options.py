@@ -51,6 +51,14 @@ def given(options: object) -> dict[str, object]:
     return {name: value for name, value in vars(options).items() if value is not None}
 
 
+def not_both(**options: object) -> None:
+    """Raise ValueError when more than one of the options is given; None and 0 count as not given."""
+    chosen = {name: value for name, value in options.items() if value}
+    if len(chosen) > 1:
+        words = " and ".join(f"{name}={value!r}" for name, value in chosen.items())
+        raise ValueError(f"{words} are both given: expected one of them")
+
+
 def given_of(options: object, *names: str) -> dict[str, object]:
     """The same for some options by name."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}

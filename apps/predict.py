@@ -90,9 +90,11 @@ def _values(options: Predict, regressor: "Regressor", store: "FieldStore", outpu
 
 def _read(network: "Reader | Regressor", store: "FieldStore", quiet: bool) -> tuple[np.ndarray, float]:
     """Predictions for all fields, and the seconds it took. Raises ValueError for a store without fields."""
+    from wsnets.data import batches
+
     started, parts, done = time.perf_counter(), [], 0
     with Progress("read", "fields", quiet) as bar:
-        for fields in store.batches(READ_AT_ONCE):
+        for fields in batches(store, READ_AT_ONCE):
             parts.append(np.asarray(network.predict(fields)))
             done += len(fields)
             bar.update(done, len(store), f"{done:,} of {len(store):,}")

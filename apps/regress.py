@@ -7,7 +7,7 @@ from tyro.conf import OmitArgPrefixes, arg
 
 from apps.classify import split
 from apps.comparison import compare, measures
-from apps.options import SHOWN, OutPath, Shown, StorePath, Threads
+from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, not_both
 from apps.output import Output
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
@@ -50,7 +50,8 @@ def train_regress(options: TrainRegress, output: Output) -> None:
     from wsnets.train import RegressConfig, column, regress
 
     limit_threads(options.threads)
-    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed or 0)
+    not_both(compare=options.compare, model=options.training.model)
+    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed)
     quiet = options.output.quiet or not is_lead()
 
     def train(name: str | None, out: str) -> tuple["Regressor", float, int]:
@@ -63,9 +64,11 @@ def train_regress(options: TrainRegress, output: Output) -> None:
 
     def one(name: str, out: str) -> dict[str, Any]:
         regressor, _, _ = train(name, out)
-        found = judged(regressor, test) if test is not None and is_lead() else {}
-        figures = {"R2": found.get("r2"), "tau": found.get("tau"), "val R2": regressor.training.get("val_r2")}
-        return {**figures, **measures(regressor)}
+        row: dict[str, Any] = {"validation R2": regressor.training.get("val_r2")}
+        if test is not None and is_lead():
+            found = judged(regressor, test)
+            row.update({"test R2": found["r2"], "test tau": found["tau"]})
+        return {**row, **measures(regressor)}
 
     if options.compare is not None:
         compare(options.compare, options.out, one, output)

@@ -1,16 +1,16 @@
-"""What every command that trains a network shares: options, progress, a table of several models."""
+"""What every command that trains a network shares: options, settings, progress, what is said at the end."""
 
-import ast
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from tyro.conf import arg
 
-from apps.options import given
+from apps.options import given, not_both
 from apps.output import Output, duration
+from apps.pairs import with_pairs
 from apps.progress import Progress
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from wsnets.network import Network
     from wsnets.train import TrainProgress
 
-OURS = "(default: well tried)"
 # The names of wsnets.models, written once more so that help does not load torch; a test compares them.
 MODELS = (
     *("mlp", "mlp_aligned", "dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_t"),
@@ -29,36 +28,45 @@ Trained = TypeVar("Trained", bound="Network")
 Config = TypeVar("Config", bound="FieldConfig")
 
 
+def suits(default: object) -> str:
+    """The hint of an option whose default a model may change."""
+    return f"(default: {default}, or what suits the model)"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """How the network is trained."""
 
-    model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: mlp)")] = None
+    model: Annotated[
+        str | None, arg(metavar="NAME", help_behavior_hint="(default: mlp; nfn_np to edit; orbit to contrast)")
+    ] = None
     """Architecture of the network; `nf models` lists them."""
     size: Literal["small", "published"] = "small"
-    """Settings of the architecture: for a laptop, or as published."""
+    """Settings of the architecture: small ones, which suit two cores, or those of the paper, which want a GPU."""
     option: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: none)")] = ()
-    """Single settings of the architecture."""
-    epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint=OURS)] = None
+    """Single settings of the architecture, such as width=64; `nf models NAME` shows all."""
+    epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint=suits(50))] = None
     """Passes over the fields."""
     minutes: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: --epochs count)")] = None
     """Time budget instead of epochs, validation included."""
     epoch_items: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: all)")] = None
     """Fields between two validations."""
-    batch: Annotated[int | None, arg(metavar="INT", help_behavior_hint=OURS)] = None
+    batch: Annotated[int | None, arg(metavar="INT", help_behavior_hint=suits(128))] = None
     """Fields per step."""
-    lr: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=OURS)] = None
+    lr: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=suits(0.001))] = None
     """Peak learning rate."""
-    weight_decay: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=OURS)] = None
+    weight_decay: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=suits(0.01))] = None
     """Weight decay of AdamW."""
-    patience: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: none)")] = None
+    patience: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: never)")] = None
     """Stop after so many epochs without a better validation."""
     normalise: Annotated[
-        Literal["per_weight", "per_layer", "per_layer_scale", "none"] | None,
-        arg(help_behavior_hint="(default: the model's)"),
-    ] = None
+        Literal["auto", "per_weight", "per_layer", "per_layer_scale", "none"],
+        arg(help_behavior_hint="(default: what the model needs)"),
+    ] = "auto"
     """How weights are normalised."""
-    align: Annotated[Literal["none", "permutation", "exact"] | None, arg(help_behavior_hint=OURS)] = None
+    align: Annotated[
+        Literal["auto", "none", "permutation", "exact"], arg(help_behavior_hint="(default: what suits the model)")
+    ] = "auto"
     """Move every field by its symmetries next to a reference first."""
     augment: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: none)")] = ()
     """Random changes of the training fields: `images`, or single ones such as rotation=10 shift=0.1 noise=0.05."""
@@ -66,13 +74,13 @@ class TrainingOptions:
     """Share of the fields held out to choose the epoch."""
     val_last: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: drawn by --val-fraction)")] = None
     """Hold out the last so many fields instead."""
-    skip_bad: Annotated[bool | None, arg(help_behavior_hint="(default: refuse them)")] = None
-    """Leave out fields with NaN or infinite weights."""
-    precision: Annotated[Literal["fp32", "bf16"] | None, arg(help_behavior_hint="(default: fp32)")] = None
+    skip_bad: bool = False
+    """Leave out fields with NaN or infinite weights instead of refusing the store."""
+    precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 computes under autocast."""
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: a GPU if there is one)")] = None
     """Where it is computed: cpu, cuda, cuda:1."""
-    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0)")] = None
+    seed: int = 0
     """Source of all randomness."""
 
 
@@ -81,39 +89,28 @@ def settings(kind: type[Config], options: TrainingOptions, default: str, **more:
     from wsnets import models
     from wsnets.augment import AugmentConfig
 
-    name = options.model or default
-    values = given(options)
+    not_both(epochs=options.epochs, minutes=options.minutes)
+    not_both(val_fraction=options.val_fraction, val_last=options.val_last)
+    name, values = options.model or default, given(options)
     for own in ("model", "size", "option", "augment"):
         values.pop(own, None)
+    for own in ("normalise", "align"):
+        if values[own] == "auto":
+            values.pop(own)
     model = models.kind(name).small() if options.size == "small" else models.kind(name)()
     if options.option:
-        model = models.from_json({**models.to_json(model), **_pairs("option", options.option)})
+        model = models.from_json(with_pairs("option", options.option, models.to_json(model)))
     if options.augment:
-        changes = list(options.augment)
-        base = AugmentConfig.for_images() if "images" in changes else AugmentConfig()
-        single = _pairs("augment", [change for change in changes if change != "images"])
-        values["augment"] = AugmentConfig.from_json({**base.to_json(), **single})
+        base = AugmentConfig.for_images() if "images" in options.augment else AugmentConfig()
+        changes = [change for change in options.augment if change != "images"]
+        values["augment"] = AugmentConfig.from_json(with_pairs("augment", changes, base.to_json()))
     return kind.tuned(model, **values, **more)
-
-
-def _pairs(option: str, words: Sequence[str]) -> dict[str, Any]:
-    """name=value words as a dict; values are Python literals, anything else stays text."""
-    found = {}
-    for word in words:
-        name, sign, value = word.partition("=")
-        if not sign:
-            raise ValueError(f"{option}={word!r}: expected NAME=VALUE")
-        try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[name] = value
-    return found
 
 
 def watched(train: Callable[..., Trained], quiet: bool, what: str = "train") -> tuple[Trained, float, int]:
     """Train with a progress bar; return the network, the seconds it took and the number of epochs run now."""
     started, epochs = time.perf_counter(), set()
-    with Progress(what, "epochs", quiet) as bar:
+    with Progress(what, "epochs done", quiet) as bar:
         last = [0, ""]
 
         def epoch(now: "TrainProgress") -> None:
@@ -162,17 +159,19 @@ def speed(training: dict[str, Any]) -> float:
     return training["samples"] / max(training["seconds"], 1e-9)
 
 
+def pace(training: dict[str, Any], unit: str = "fields") -> str:
+    """How fast a training went: '3,066 fields/s, waited for data 0.2 % of the time'."""
+    share = training["waited"] / max(training["seconds"], 1e-9)
+    return f"{speed(training):,.0f} {unit}/s, waited for data {100 * share:.1f} % of the time"
+
+
 def describe(network: "Network", seconds: float, epochs: int, out: str, output: Output) -> None:
     """Print and record how a training went, and draw its curves."""
     from wsnets.models import name_of
     from wsnets.train import plot_history
 
     found, training = summary(network), network.training
-    took = (
-        f"{epochs} epochs in {duration(seconds)}, {speed(training):,.0f} fields/s"
-        if epochs
-        else "nothing left to train"
-    )
+    took = f"{epochs} epochs in {duration(seconds)}, {pace(training)}" if epochs else "nothing left to train"
     skipped = (
         f"{found['skipped_fields']:,} fields with weights that are not finite" if found["skipped_fields"] else None
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from neuralfields.backend import choose
 from neuralfields.batch import FieldBatch
 from neuralfields.encodings import TRAINED
 from neuralfields.spec import FieldSpec
@@ -64,18 +65,38 @@ def encode(fields: FieldBatch | FieldSpec, coords: Tensor) -> Tensor:
     return spec.encoding(coords, *(fields.parameters[name] for name in spec.encoding.shapes(spec.encoded_dim)))
 
 
-def evaluate(fields: FieldBatch, coords: Tensor, memory_mb: int | None = None) -> Tensor:
+def evaluate(fields: FieldBatch, coords: Tensor, memory_mb: int | None = None, backend: str = "auto") -> Tensor:
     """Evaluate N fields at shared or per-field coordinates, differentiable in parameters and coordinates.
 
     value = scale * f(x) + offset. Shapes: coords (B, I) or (N, B, I), in [-1, 1] -> values (N, B, O). With a view head
     coords are (position, unit direction), I = 6, and values (r, g, b in [0, 1], sigma >= 0 in 1 / length). Intermediate
     results of one chunk of fields and points stay below `memory_mb` megabytes, by default 256, or 4 on a processor
-    without autograd (chunks run one after another; what autograd keeps comes on top). Raises ValueError when coords do
-    not fit the fields.
+    without autograd (chunks run one after another; what autograd keeps comes on top). backend: as in `choose_backend`.
+    Raises ValueError when coords do not fit the fields, and for a backend that cannot evaluate them.
     """
-    if fields.spec.view is None:
-        return denormalise(fields.spec, _chunked(fields, coords, memory_mb, fields.spec.in_dim, _raw))
-    return _chunked(fields, coords, memory_mb, fields.spec.in_dim, _radiance)
+    spec = fields.spec
+    if choose_backend(fields, coords, backend) == "triton":
+        own = spec.dims[0] + spec.out_dim  # nothing of the layers between is ever in memory
+        return denormalise(spec, _chunked(fields, coords, memory_mb, spec.in_dim, _raw_in_kernel, own))
+    if spec.view is None:
+        return denormalise(spec, _chunked(fields, coords, memory_mb, spec.in_dim, _raw))
+    return _chunked(fields, coords, memory_mb, spec.in_dim, _radiance)
+
+
+def choose_backend(fields: FieldBatch, coords: Tensor, requested: str = "auto") -> str:
+    """Name of the backend that `evaluate` takes: "torch", or "triton", whose kernels keep all layers on the chip.
+
+    "auto" is triton for float32 fields on a CUDA device wherever it can evaluate them, else torch; inside torch.func,
+    forward-mode differentiation and torch.compile it is torch. Through triton's values gradients of gradients are
+    right too, but are torch's, which then computes the values once more: a loss that needs them in every step does
+    better with "torch". Raises ValueError, with the reason, for a request that cannot be met.
+    """
+    on_gpu = coords.device.type == "cuda"
+    if requested == "torch" or (requested == "auto" and not on_gpu):  # Triton's interpreter is there for tests only
+        return "torch"
+    from neuralfields.kernels import evaluate_triton
+
+    return choose(requested, {"triton": evaluate_triton.refused(fields, coords), "torch": None})
 
 
 def density(fields: FieldBatch, positions: Tensor, memory_mb: int | None = None) -> Tensor:
@@ -93,6 +114,12 @@ def _raw(fields: FieldBatch, coords: Tensor) -> Tensor:
     return forward_raw(fields, encode(fields, coords))
 
 
+def _raw_in_kernel(fields: FieldBatch, coords: Tensor) -> Tensor:
+    from neuralfields.kernels import evaluate_triton
+
+    return evaluate_triton.forward_raw(fields, encode(fields, coords))
+
+
 def _radiance(fields: FieldBatch, coords: Tensor) -> Tensor:
     """(B, 6) or (N, B, 6) -> (N, B, 4): r, g, b, sigma."""
     view = fields.spec.view
@@ -108,8 +135,12 @@ def _chunked(
     memory_mb: int | None,
     in_dim: int,
     function: Callable[[FieldBatch, Tensor], Tensor],
+    floats: int | None = None,
 ) -> Tensor:
-    """Apply function(some fields, some of their coordinates) -> (n, b, O) chunk by chunk, after checking coords."""
+    """Apply function(some fields, some of their coordinates) -> (n, b, O) chunk by chunk, after checking coords.
+
+    floats: what it holds at once for one point of one field (None: what torch does).
+    """
     spec = fields.spec
     if coords.ndim not in (2, 3) or coords.shape[-1] != in_dim:
         raise ValueError(f"coords has shape {tuple(coords.shape)}: expected (B, {in_dim}) or (N, B, {in_dim})")
@@ -120,7 +151,7 @@ def _chunked(
     num_points = coords.shape[-2]
     if memory_mb is None:
         memory_mb = CACHE_MB if coords.device.type == "cpu" and not torch.is_grad_enabled() else MEMORY_MB
-    budget = memory_mb * 2**20 / (floats_per_point(spec) * coords.element_size())
+    budget = memory_mb * 2**20 / ((floats or floats_per_point(spec)) * coords.element_size())
     points = max(1, min(num_points, int(budget)))
     count = max(1, int(budget) // points)
     rows = []

@@ -20,7 +20,7 @@ from neuralfields.symmetry import Element, Kind
 from wsnets.weight_matching import Moves, Parts, match_layer
 
 Start = Literal["incoming", "identity"]
-_CHUNK_BYTES = 1 << 20  # of one matrix of costs, float64: more falls out of the cache
+_CHUNK_BYTES = 1 << 18  # of one matrix of costs, float64: stays in cache, and below what torch splits over threads
 _SAME_SCALE = 1e-3  # relative: what it still could lower the distance by goes with the square
 _REFERENCE_ROUNDS = (200,) * 5 + (1000,) * 5  # fields that the reference is averaged over, round by round
 

@@ -73,11 +73,23 @@ class Subset:
         """Groups of the chosen fields: (n,) uint32."""
         return np.asarray(self.population.groups)[self.positions]
 
+    def column(self, name: str) -> np.ndarray:
+        """A column of the index for the chosen fields: (n,). Raises ValueError where the population has no index."""
+        return column(self.population, name)[self.positions]
+
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, positions: Any, /) -> FieldBatch:
         return self.population[np.atleast_1d(self.positions[positions])]
+
+
+def column(population: Population, name: str) -> np.ndarray:
+    """A column of a population's index: (N,). Raises ValueError for a population without an index, or that column."""
+    read = getattr(population, "column", None)
+    if read is None:
+        raise ValueError(f"column={name!r}: expected a population with an index, such as a store")
+    return np.asarray(read(name))
 
 
 def held_out(groups: np.ndarray, fraction: float, seed: int, stream: int = STREAM_SPLIT) -> np.ndarray:

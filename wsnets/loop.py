@@ -337,9 +337,16 @@ def _restore(state: RunState, file: Path, identity: dict) -> None:
     state.best = checkpoint.pick(tensors, "best")
     for name, parameter in state.model.named_parameters():
         moments = checkpoint.pick(tensors, f"optimizer.{name}")
-        state.optimizer.state[parameter] = {kind: value.to(parameter.device) for kind, value in moments.items()}
+        state.optimizer.state[parameter] = {kind: _laid_out(value, parameter) for kind, value in moments.items()}
     for name in _SAVED:
         setattr(state, name, data[name])
+
+
+def _laid_out(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """A moment in the memory layout of its parameter: the fused optimizer walks both by address, not by index."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def first_difference(there: dict, here: dict, path: str = "") -> str | None:

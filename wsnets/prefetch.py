@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ Fetched = TypeVar("Fetched")
 
 def ahead(
     fetch: Callable[[Item], Fetched], items: Iterable[Item], depth: int = 3
-) -> Iterator[tuple[Item, Fetched, float]]:
+) -> Generator[tuple[Item, Fetched, float]]:
     """Yield (item, fetch(item), seconds waited for it) in order, at most `depth` fetched before they are asked for."""
     waiting: deque[tuple[Item, Future[Fetched]]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:

@@ -36,7 +36,8 @@ class Processes:
         self._guarded(lambda: dist.all_reduce(together))
         *gradients, total = together.split([*(p.numel() for p in parameters), 1])
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient.view_as(parameter)
+            # Copied into place, because the fused optimizer needs gradients in the memory layout of their parameters.
+            parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(gradient.view_as(parameter))
         return total[0]
 
     def agree(self, value: Value) -> Value:
@@ -51,8 +52,10 @@ class Processes:
         try:
             transfer()
         except RuntimeError as error:
+            # torch's message: "[file and line] what happened. Advice"
+            reason = str(error).splitlines()[0].split("] ")[-1].split(". ")[0]
             raise ConnectionError(
-                f"process {self.rank} of {self.world} lost the others: {str(error).splitlines()[0]}; "
+                f"process {self.rank} of {self.world} lost another one ({reason}); "
                 "start the run again, it goes on from its last checkpoint"
             ) from error
 

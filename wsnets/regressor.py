@@ -51,7 +51,7 @@ def fit_figures(predicted: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
     error = predicted.astype(np.float64) - targets
     spread = float(np.square(targets - targets.mean()).sum())
-    tau = float(kendalltau(predicted, targets).statistic)
+    tau = float(np.asarray(kendalltau(predicted, targets)[0]))
     return {
         "r2": 1.0 - float(np.square(error).sum()) / spread if spread > 0 else 0.0,
         "mae": float(np.abs(error).mean()),

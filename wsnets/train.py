@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from wsnets import checkpoint, models
+from wsnets import checkpoint, data, models
 from wsnets.config import FieldConfig
 from wsnets.data import Population, class_names
 from wsnets.editor import Editor
@@ -142,10 +142,7 @@ def contrast(
 
 def column(population: Population, name: str) -> np.ndarray:
     """A column of a population's index as numbers, (N,) float64. Raises ValueError for one that holds none."""
-    read = getattr(population, "column", None)
-    if read is None:
-        raise ValueError(f"target={name!r}: expected a population with an index, such as a store")
-    values = np.asarray(read(name))
+    values = data.column(population, name)
     if values.dtype.kind not in "fiu" or not np.isfinite(values.astype(np.float64)).all():
         raise ValueError(f"target={name!r}: expected a column of finite numbers")
     return values.astype(np.float64)
@@ -196,32 +193,48 @@ def _train(
     )
     if processes.lead:
         checkpoint.write_text(out / "training.json", json.dumps(training, indent=2) + "\n")
-        checkpoint.write_text(out / "curves.csv", _curves(state))
+        checkpoint.write_text(out / "curves.csv", curves(state.history))
         network.save(out)
     return network
 
 
 def plot_history(training: dict, path: str | Path) -> None:
-    """Draw the loss and the held-out figures of a `training` over its epochs to a picture file (needs matplotlib)."""
+    """Draw the loss and the held-out figure of a `training` over its epochs to a picture file (needs matplotlib)."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    history, figure = training["history"], Figure(figsize=(8, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    history, figure = training["history"], Figure(figsize=(8.4, 3.2), dpi=130, layout="constrained")
     epochs = [row["epoch"] for row in history]
-    left.plot(epochs, [row["loss"] for row in history], label="training (augmented)")
+    name, factor, label = next((known for known in _FIGURES if known[0] in history[0]), ("", 1.0, ""))
+    panels = figure.subplots(1, 2 if name else 1, squeeze=False)[0]
+    panels[0].plot(epochs, [row["loss"] for row in history], color=_INK, marker=_mark(epochs), label="training")
     if "val_loss" in history[0]:
-        left.plot(epochs, [row["val_loss"] for row in history], label="held out")
-    name, factor, label = next(
-        (figure for figure in _FIGURES if figure[0] in history[0]), ("score", 1.0, "held-out score")
-    )
-    if name in history[0]:
-        right.plot(epochs, [factor * row[name] for row in history])
-    left.set(xlabel="epoch", ylabel="loss")
-    right.set(xlabel="epoch", ylabel=label)
-    left.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+        values = [row["val_loss"] for row in history]
+        panels[0].plot(epochs, values, color=_HELD, marker=_mark(epochs), label="held out")
+    panels[0].set_ylabel("loss")
+    panels[0].legend(frameon=False)
+    if name:
+        values, best = [factor * row[name] for row in history], training["best_epoch"]
+        panels[1].plot(epochs, values, color=_HELD, marker=_mark(epochs))
+        kept = values[epochs.index(best)]
+        panels[1].plot(best, kept, "o", color=_INK, label=f"kept: epoch {best}, {kept:.4g}")
+        if "val_mse_unedited" in history[0]:
+            panels[1].axhline(history[-1]["val_mse_unedited"], color=_FAINT, linestyle="--", label="unedited")
+        panels[1].set_ylabel(label)
+        panels[1].legend(frameon=False)
+    for axes in panels:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    figure.savefig(path)
 
 
+def _mark(epochs: list) -> str:
+    return "." if len(epochs) < 4 else ""  # a line of one point would not be seen
+
+
+_INK, _HELD, _FAINT = "#26262a", "#2f6db3", "#8a8a90"
 _FIGURES = (
     ("val_accuracy", 100.0, "held-out accuracy (%)"),
     ("val_r2", 1.0, "held-out R²"),
@@ -248,9 +261,10 @@ def _summary(state: RunState, config: FieldConfig, task: FieldTask) -> dict:
     }
 
 
-def _curves(state: RunState) -> str:
+def curves(history: list[dict[str, float]]) -> str:
+    """The figures of all epochs as the text of a CSV file."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(state.history[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(state.history)
+    writer.writerows(history)
     return text.getvalue()

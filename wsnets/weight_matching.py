@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from neuralfields.batch import FieldBatch
@@ -192,5 +191,7 @@ def _within(s: Tensor) -> Tensor:
 
 def _assign(cost: Tensor) -> Tensor:
     """Column of each row in the cheapest assignment: (N, H, H) -> int64 (N, H)."""
+    from scipy.optimize import linear_sum_assignment
+
     matrices = cost.numpy()
     return torch.from_numpy(np.stack([linear_sum_assignment(matrix)[1] for matrix in matrices])).long()

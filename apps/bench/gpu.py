@@ -7,7 +7,6 @@ does not or a part broke, 2 where there is no GPU.
 
 import argparse
 import contextlib
-import faulthandler
 import os
 import signal
 import sys
@@ -19,11 +18,12 @@ from pathlib import Path
 
 from apps.bench import gpu_rows
 from apps.bench.gpu_rows import GpuRow
+from apps.bench.gpu_worker import Broken, Worker
 from apps.bench.rows import now, versions
 
 ROOT = Path(__file__).resolve().parents[2]
+_LOSS_S = 10  # what ending a part and its process takes, and starting another
 _CHECKS_S = 180  # no more, so that what is measured has its time
-_HANG_S = 20  # a kernel that never ends is not to be interrupted: this long after the deadline the process ends itself
 _PACKAGES = ("torch", "triton", "jax", "numpy", "neuralfields")
 _PREFACE = """# On a GPU
 
@@ -38,7 +38,7 @@ Full batch unless the case says how many points a step draws. float32 data and A
 
 
 class Passed(BaseException):
-    """Raised in a part that is at work when the deadline passes; no `except Exception` on the way may keep it."""
+    """Raised in a part that is at work when its time has passed; no `except Exception` on the way may keep it."""
 
 
 @dataclass(frozen=True)
@@ -77,26 +77,29 @@ def run_parts(
 ) -> Report:
     """Run parts in order within `deadline` seconds; one that would not fit is left out, and later ones may still fit.
 
-    A part that raises is a failure of its own, and the others go on; one that is at work at the deadline is ended.
-    keep: called with the rows of every part as soon as it is done, so that a later one cannot lose them.
+    A part that raises is a failure of its own, and the others go on; so is one that is ended because it eats into the
+    seconds that later ones are said to take. keep: called with the rows of every part as soon as it is done, so that a
+    later one cannot lose them.
     """
     begin = clock()
     rows: list[GpuRow] = []
     failures: list[str] = []
     left_out: list[str] = []
-    for part in parts:
+    for place, part in enumerate(parts):
         left = deadline - (clock() - begin)
         if part.seconds > left:
             left_out.append(f"{part.name}: left out, it takes up to {part.seconds:.0f} s and {left:.0f} s were left")
             say(left_out[-1])
             continue
+        later = sum(other.seconds for other in parts[place + 1 :])
+        left = max(part.seconds, left - later - _LOSS_S if later else left)
         try:
             with alarm(left):
                 outcome = part.run(left)
         except Passed:
-            left_out.append(f"{part.name}: ended at the deadline of {deadline:.0f} s")
-            say(left_out[-1])
-            continue
+            outcome = Outcome(failures=(f"{part.name}: ended after {left:.0f} s, before it was done",))
+        except Broken as error:
+            outcome = Outcome(failures=(f"{part.name}: {error}",))
         except Exception as error:
             traceback.print_exc()
             first = (str(error).splitlines() or [""])[0]
@@ -128,35 +131,59 @@ def alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def make_parts(data: Path, rounds: int, shares: int) -> list[Part]:
-    """The whole check, in the order of what matters: checks, fits, populations, evaluation."""
+def make_parts(shares: int, worker: Worker) -> list[Part]:
+    """The whole check, in the order of what matters: checks, fits, populations, evaluation. worker: of make_jobs."""
+    from apps.bench import gpu_population, gpu_sides
+
+    def measured(name: str, seconds: float) -> Part:
+        def run(left: float) -> Outcome:
+            outcome = worker.run(name, left)
+            worker.shared |= {row.precision: row.tflops * 1e12 for row in outcome.rows if row.part == "matmul"}
+            return outcome
+
+        return Part(name, seconds, run)
+
+    return [
+        Part("checks", 120, lambda left: _checks(min(left, _CHECKS_S), shares)),
+        measured("products", 15),
+        *(measured(f"fit {case.name}", 35) for case in gpu_sides.CASES),
+        *(measured(f"population {one.name}", 30) for one in gpu_population.POPULATIONS),
+        measured("evaluate", 25),
+    ]
+
+
+def make_jobs(settings: tuple[Path, int], matmul: dict[str, float]) -> dict[str, Callable[[float], Outcome]]:
+    """What is measured, by name. settings: folder of data, rounds; matmul: rate of products by precision."""
     from apps.bench import gpu_evaluate, gpu_fit, gpu_plan, gpu_population, gpu_sides
     from apps.bench.gpu_time import event_seconds, matmul_rates
 
+    data, rounds = settings
     precisions = gpu_plan.precisions()
-    matmul: dict[str, float] = {}
     peers = tuple(name for name, reason in gpu_fit.usable_peers().items() if reason is None)
     absent = tuple(f"{name} is left out: {reason}" for name, reason in gpu_fit.usable_peers().items() if reason)
 
     def products(_: float) -> Outcome:
-        matmul.update(matmul_rates(rounds))
-        return Outcome(tuple(_matmul_row(name, rate) for name, rate in matmul.items()), absent)
+        return Outcome(tuple(_matmul_row(name, rate) for name, rate in matmul_rates(rounds).items()), absent)
 
     def fit(case: gpu_sides.Case) -> Callable[[float], Outcome]:
-        return lambda _: Outcome(tuple(gpu_fit.measure(case, precisions, peers, matmul, rounds, event_seconds)))
+        def run(_: float) -> Outcome:
+            broken: list[str] = []
+            rows = gpu_fit.measure(case, precisions, peers, matmul, rounds, event_seconds, broken.append)
+            return Outcome(tuple(rows), failures=tuple(broken))
+
+        return run
 
     def population(one: gpu_population.Population) -> Callable[[float], Outcome]:
         if not (data / one.file).is_file():
             return lambda _: Outcome(lines=(f"population {one.name}: left out, there is no {one.file} in {data}",))
         return lambda _: Outcome(tuple(gpu_population.measure(one, data, precisions[0], matmul)))
 
-    return [
-        Part("checks", 120, lambda left: _checks(min(left, _CHECKS_S), shares)),
-        Part("products", 5, products),
-        *(Part(f"fit {case.name}", 35, fit(case)) for case in gpu_sides.CASES),
-        *(Part(f"population {one.name}", 30, population(one)) for one in gpu_population.POPULATIONS),
-        Part("evaluate", 20, lambda _: Outcome(tuple(gpu_evaluate.measure(matmul, rounds, event_seconds)))),
-    ]
+    return {
+        "products": products,
+        **{f"fit {case.name}": fit(case) for case in gpu_sides.CASES},
+        **{f"population {one.name}": population(one) for one in gpu_population.POPULATIONS},
+        "evaluate": lambda _: Outcome(tuple(gpu_evaluate.measure(matmul, rounds, event_seconds))),
+    }
 
 
 def _checks(left: float, shares: int) -> Outcome:
@@ -164,7 +191,7 @@ def _checks(left: float, shares: int) -> Outcome:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from apps.bench import gpu_checks, gpu_sides
+    from apps.bench import gpu_checks, gpu_evaluate, gpu_sides
     from fitting.kernels import step_triton
 
     sanitizer = gpu_checks.find_sanitizer()
@@ -174,6 +201,7 @@ def _checks(left: float, shares: int) -> Outcome:
     with ProcessPoolExecutor(shares, mp_context=get_context("spawn")) as pool:
         work = [(case, name) for case in gpu_sides.CASES for name in step_triton.PRECISIONS]
         compiling = [pool.submit(compile_case, case, name) for case, name in work]
+        compiling += [pool.submit(compile_evaluation, case) for case in gpu_evaluate.CASES]
         outcomes = gpu_checks.run_all(gpu_checks.checks(shares, sanitizer), left, environment)
         for future in compiling:
             future.cancel()  # and what did not compile is said where it is measured
@@ -189,6 +217,14 @@ def compile_case(case, precision: str) -> None:
     from apps.bench.gpu_sides import Ours, build
 
     Ours(build(case, 2), precision).advance(1)
+
+
+def compile_evaluation(case) -> None:
+    """The same for the kernels that evaluate a case and take its gradients."""
+    from apps.bench.gpu_evaluate import Evaluation
+    from apps.bench.gpu_sides import build
+
+    Evaluation(build(case, 2), "triton").gradients()
 
 
 def _matmul_row(precision: str, rate: float) -> GpuRow:
@@ -265,8 +301,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gpu-check: {reason}", file=sys.stderr)
         return 2
     begin = time.monotonic()
-    faulthandler.dump_traceback_later(options.deadline + _HANG_S, exit=True)
-    parts = make_parts(options.data, options.rounds, options.shares)
+    worker = Worker(make_jobs, (options.data, options.rounds))
+    parts = make_parts(options.shares, worker)
     chosen = [part for part in parts if not options.only or part.name.startswith(tuple(options.only))]
     if not chosen:
         print(
@@ -275,13 +311,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     print(f"{gpu_rows.card()}; {versions(*_PACKAGES)}\n", flush=True)
-    report = run_parts(
-        chosen,
-        options.deadline - (time.monotonic() - begin),
-        say=lambda line: print(line, flush=True),
-        keep=lambda rows: keep_rows(options.out, rows, gpu_rows.card()),
-    )
-    faulthandler.cancel_dump_traceback_later()
+    try:
+        report = run_parts(
+            chosen,
+            options.deadline - (time.monotonic() - begin),
+            say=lambda line: print(line, flush=True),
+            keep=lambda rows: keep_rows(options.out, rows, gpu_rows.card()),
+        )
+    finally:
+        worker.close()
+        write_page(options.out)
     write_page(options.out, (*report.failures, *report.left_out))
     print(f"saved in {options.out / 'gpu.csv'} and gpu.md")
     for line in report.failures:

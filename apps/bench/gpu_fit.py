@@ -42,18 +42,28 @@ def measure(
     matmul: dict[str, float],
     rounds: int,
     timed: Callable[[Callable], float],
+    broke: Callable[[str], object],
 ) -> list[GpuRow]:
     """Rows of one case, our default precision first; the ratio is that of the side's time to the default's.
 
-    A peer that does not run here is left out, with a line that says why; ours raise whatever they raise.
+    A peer that does not run here is left out, with a line that says why; so is a precision of ours, whose line goes to
+    `broke`. The default precision raises whatever it raises.
 
     precisions: of ours, the default first; peers: some of PEERS; matmul: rate by precision; timed: runs an action and
     returns its seconds on the device.
     """
     work = build(case, case.fields)
-    slices = [_slice("triton", name, Ours(work, name), case.steps) for name in precisions]
-    for piece in slices:
-        piece.action()  # copies and compilation are not what is measured
+    slices: list[Slice] = []
+    for name in precisions:
+        piece = _slice("triton", name, Ours(work, name), case.steps)
+        try:
+            piece.action()  # copies and compilation are not what is measured
+        except Exception as error:
+            if name == precisions[0]:
+                raise
+            broke(f"fit {case.name}: triton, {name}: {_one_line(error)}")
+            continue
+        slices.append(piece)
     turns = max(2, min(rounds, int(_CASE_S / sum(timed(piece.action) for piece in slices))))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
@@ -64,8 +74,7 @@ def measure(
                 side.advance(1)
                 steps = fill(lambda side=side: side.advance(1), timed, _SLICE_S, least=2)
             except Exception as error:  # of a library that is not ours, and no reason to lose what is
-                first = (str(error).splitlines() or [""])[0][:200]
-                print(f"{case.name}: {name} is left out: {type(error).__name__}: {first}", flush=True)
+                print(f"{case.name}: {name} is left out: {_one_line(error)}", flush=True)
                 continue
             slices.append(_slice(name, PEER_PRECISION, side, steps))
         return rows(case, slices, take_turns(slices, turns, timed), matmul)
@@ -116,6 +125,10 @@ def rows(case: Case, slices: list[Slice], seconds: list[list[float]], matmul: di
         row = matmul_of(row, matmul)
         found.append(replace(row, note="host copies included") if piece.side == "triton" else row)
     return found
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _slice(name: str, precision: str, side: Side, steps: int) -> Slice:

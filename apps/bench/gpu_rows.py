@@ -70,13 +70,13 @@ class Card:
 def card(device: int = 0) -> Card:
     """Ask nvidia-smi about a device; what it does not say is "not known"."""
     query = "name,clocks.sm,clocks.max.sm,clocks.mem,power.limit,driver_version"
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
+    command = [shutil.which("nvidia-smi") or "", f"--query-gpu={query}", "--format=csv,noheader", f"--id={device}"]
+    try:
+        return read_card(subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):  # absent, not allowed, or a card that is shared out
         import torch
 
         return Card(torch.cuda.get_device_name(device), "not known", "not known")
-    command = [tool, f"--query-gpu={query}", "--format=csv,noheader", f"--id={device}"]
-    return read_card(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def read_card(line: str) -> Card:

@@ -117,7 +117,7 @@ def _output(
     """The output layer and the loss: dL/dy (TILE, 16), and the tile's sums of losses and squared errors."""
     LAST: tl.constexpr = len(LAYOUT) - 1
     at, mask = _last(LAYOUT, h.shape[1])
-    y = dot(h, tl.load(weights + _here() + at, mask=mask, other=0.0), PRECISION)
+    y = _product(h, tl.load(weights + _here() + at, mask=mask, other=0.0), PRECISION)
     at, real = _bias(LAYOUT, LAST, 16)
     y += tl.load(weights + _here() + at, mask=real, other=0.0)[None, :]
     column = tl.arange(0, 16)[None, :]
@@ -176,17 +176,24 @@ def _high(x):
 
 
 @triton.jit
-def _weight_gradient(d, g, scratch, k: tl.constexpr, PRECISION: tl.constexpr):
-    """g plus d^T h, h from block k of the scratch memory."""
+def _product(a, b, PRECISION: tl.constexpr, g=None):
+    """a times b plus g, as triton_dot.dot, in a loop of its own.
+
+    Of products that follow one another in one region the compiler gives every warp whole rows, and with them all
+    columns of b; alone, a product is split both ways, and its operands fit into registers. For the same reason the
+    three products of tf32x3 are turns of the loop: low by high, high by low, high by high.
+    """
+    if g is None:
+        g = tl.zeros((a.shape[0], b.shape[1]), tl.float32)
     if PRECISION == "tf32x3":
-        # The same three products as dot has, but with one half of h in registers at a time.
-        high = _high(d)
-        g = dot((d - high).trans(), _high(_take(scratch, k, d.shape[0], d.shape[1])), "tf32", g)
-        h = _take(scratch, k, d.shape[0], d.shape[1])
-        g = dot(high.trans(), h - _high(h), "tf32", g)
-        return dot(high.trans(), _high(_take(scratch, k, d.shape[0], d.shape[1])), "tf32", g)
+        for turn in tl.range(_here(), 3, disable_licm=True):
+            left = tl.where(turn == 0, a - _high(a), _high(a))
+            right = tl.where(turn == 1, b - _high(b), _high(b))
+            g = dot(left, right, "tf32", g)
     else:
-        return dot(d.trans(), _take(scratch, k, d.shape[0], d.shape[1]), PRECISION, g)
+        for _ in tl.range(_here(), 1, disable_licm=True):
+            g = dot(a, b, PRECISION, g)
+    return g
 
 
 @triton.jit
@@ -201,7 +208,7 @@ def _tile(
     EXACT: tl.constexpr = "fp32" if PRECISION == "fp32" else "tf32x3"
     x = _inputs(coords, place, inside, LAYOUT[0][0], IN_PAD)
     at, mask = _first(LAYOUT, WIDTH, IN_PAD)
-    z = dot(x, tl.load(weights + _here() + at, mask=mask, other=0.0).trans(), EXACT)
+    z = _product(x, tl.load(weights + _here() + at, mask=mask, other=0.0).trans(), EXACT)
     h, slope = _activate(z, SINE, LAYOUT[0][4], LAYOUT[0][5], LAYOUT[0][6])
     hs, slopes = (h,), (slope,)
     if SCRATCH:
@@ -210,29 +217,27 @@ def _tile(
         if SCRATCH:
             _put(scratch, l - 1, h, slope)
         at, mask = _hidden(LAYOUT, l, WIDTH)
-        z = dot(h, tl.load(weights + _here() + at, mask=mask, other=0.0).trans(), PRECISION)
+        z = _product(h, tl.load(weights + _here() + at, mask=mask, other=0.0).trans(), PRECISION)
         at, mask = _bias(LAYOUT, l, WIDTH)
         z += tl.load(weights + _here() + at, mask=mask, other=0.0)[None, :]
         h, slope = _activate(z, SINE, LAYOUT[l][4], LAYOUT[l][5], LAYOUT[l][6])
         if not SCRATCH:
             hs, slopes = hs + (h,), slopes + (slope,)
     dy, losses, values = _output(h, place, inside, weights, targets, channels, inverse, LAYOUT, LOSS, PRECISION)
-    new = (dot(h.trans(), dy, PRECISION, g[2 * LAST - 1]), g[2 * LAST] + tl.sum(dy, axis=0))
+    new = (_product(h.trans(), dy, PRECISION, g[2 * LAST - 1]), g[2 * LAST] + tl.sum(dy, axis=0))
     at, mask = _last(LAYOUT, WIDTH)
-    d = dot(dy, tl.load(weights + _here() + at, mask=mask, other=0.0).trans(), PRECISION)
+    d = _product(dy, tl.load(weights + _here() + at, mask=mask, other=0.0).trans(), PRECISION)
     if SCRATCH:
         tl.debug_barrier()  # what one thread has put there another one takes
     d = d * slope
     for l in tl.static_range(LAST - 1, 0, -1):
-        if SCRATCH:
-            dw = _weight_gradient(d, g[2 * l - 1], scratch, 2 * l - 2, PRECISION)
-        else:
-            dw = dot(d.trans(), hs[l - 1], PRECISION, g[2 * l - 1])
+        below = _take(scratch, 2 * l - 2, d.shape[0], WIDTH) if SCRATCH else hs[l - 1]
+        dw = _product(d.trans(), below, PRECISION, g[2 * l - 1])
         new = (dw, g[2 * l] + tl.sum(d, axis=0)) + new
         at, mask = _hidden(LAYOUT, l, WIDTH)
-        d = dot(d, tl.load(weights + _here() + at, mask=mask, other=0.0), PRECISION)
+        d = _product(d, tl.load(weights + _here() + at, mask=mask, other=0.0), PRECISION)
         d = d * (_take(scratch, 2 * l - 1, d.shape[0], WIDTH) if SCRATCH else slopes[l - 1])
-    return (dot(d.trans(), x, PRECISION, g[0]),) + new, losses, values
+    return (_product(d.trans(), x, PRECISION, g[0]),) + new, losses, values
 
 
 @triton.jit

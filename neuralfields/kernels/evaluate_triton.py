@@ -1,4 +1,8 @@
-"""Evaluation of populations on the GPU: forward in one launch, all gradients in another, sums over points included."""
+"""Evaluation of populations on the GPU: forward in one launch, all gradients in another, sums over points included.
+
+Gradients that are to be differentiated again (create_graph=True), and those of many outputs at once (is_grads_batched),
+are torch's, which computes the values once more.
+"""
 
 import contextlib
 import os
@@ -7,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from neuralfields.batch import FieldBatch
+from neuralfields.evaluate import forward_raw as torch_forward_raw
 from neuralfields.kernels import evaluate_tiles
 from neuralfields.kernels.evaluate_tiles import DEFAULT_PRECISION, PRECISIONS
 from neuralfields.spec import FieldSpec
@@ -47,8 +53,24 @@ def unsupported(spec: FieldSpec) -> str | None:
     return next((f"{name}={value} ({accepted})" for name, value, ok, accepted in limits if not ok), None)
 
 
+def refused(fields: FieldBatch, coords: Tensor) -> str | None:
+    """Why these kernels cannot evaluate these fields at coords (before encoding), or None where they can."""
+    if torch.compiler.is_compiling():
+        return "torch.compile traces plain torch only"
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return "torch.func and forward-mode differentiation need plain torch"
+    wanted, where = _device_type(), coords.device
+    if where.type != wanted:
+        place = "a CUDA device" if wanted == "cuda" else "the CPU, where Triton's interpreter is"
+        return missing() or f"coords are on {where} (expected {place})"
+    for name, value in (*fields.parameters.items(), ("coords", coords)):
+        if value.dtype != torch.float32 or value.device != where:
+            return f"{name} is {value.dtype} on {value.device} (expected torch.float32 on {where}, as coords)"
+    return unsupported(fields.spec)
+
+
 def forward_raw(fields: FieldBatch, encoded: Tensor, precision: str = DEFAULT_PRECISION) -> Tensor:
-    """Raw outputs of N fields, before scale and offset, differentiable once in all parameters and in encoded.
+    """Raw outputs of N fields, before scale and offset, differentiable in all parameters and in encoded.
 
     Shapes: encoded (B, E) shared, or (N, B, E) -> (N, B, O), float32, all on one CUDA device (or the CPU in Triton's
     interpreter). precision of products: "fp32", "tf32x3" (three products of halves, about as exact), "tf32", "bf16".
@@ -73,7 +95,7 @@ def forward_raw(fields: FieldBatch, encoded: Tensor, precision: str = DEFAULT_PR
             where = "a CUDA device" if device.type != _device_type() else f"{device}, as the fields"
             raise ValueError(f"{name} is {value.dtype} on {value.device}: expected torch.float32 on {where}")
     if len(fields) == 0 or encoded.shape[-2] == 0:
-        return encoded.new_zeros(len(fields), encoded.shape[-2], spec.out_dim)
+        return torch_forward_raw(fields, encoded)
     return _Evaluate.apply(fields.flat(), encoded, spec, precision)  # type: ignore[no-any-return]
 
 
@@ -89,10 +111,11 @@ class _Evaluate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_raw: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        if torch.is_grad_enabled():  # else what should be differentiated again would pass for a constant
-            raise ValueError("create_graph=True: expected False (neuralfields.evaluate is differentiable twice)")
         flat, encoded = ctx.saved_tensors
         weights, inputs = ctx.needs_input_grad[:2]
+        # Where what comes out is differentiated again, and where many d_raw come at once (is_grads_batched).
+        if torch.is_grad_enabled() or _batched(d_raw):
+            return *_torch_gradients(ctx, flat, encoded, d_raw), None, None
         d_raw = d_raw.contiguous()
         shared = encoded.ndim == 2
         tile = evaluate_tiles.backward_tile(ctx.spec)
@@ -112,6 +135,17 @@ class _Evaluate(torch.autograd.Function):
             elif d_encoded is not None:
                 d_encoded[part] = d_own
         return d_flat, d_encoded, None, None
+
+
+def _torch_gradients(ctx, flat: Tensor, encoded: Tensor, d_raw: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of what needs them, by torch: differentiable in flat, encoded and d_raw as often as one likes."""
+    wanted = [value for value, needed in zip((flat, encoded), ctx.needs_input_grad[:2], strict=True) if needed]
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        raw = torch_forward_raw(FieldBatch.from_flat(ctx.spec, flat), encoded)
+        found = iter(torch.autograd.grad(raw, wanted, d_raw, create_graph=again))
+    weights, inputs = (next(found) if needed else None for needed in ctx.needs_input_grad[:2])
+    return weights, inputs
 
 
 def _values(flat: Tensor, encoded: Tensor, spec: FieldSpec, precision: str) -> Tensor:
@@ -185,6 +219,11 @@ def _on(device: torch.device) -> contextlib.AbstractContextManager:
 
 def _device_type() -> str:
     return "cpu" if _interpreted() else "cuda"
+
+
+def _batched(value: Tensor) -> bool:
+    """Whether a tensor stands for many, as inside torch.func.vmap or with is_grads_batched: it then has no memory."""
+    return torch._C._functorch.is_batchedtensor(value) or torch._C._functorch.is_legacy_batchedtensor(value)
 
 
 def _interpreted() -> bool:

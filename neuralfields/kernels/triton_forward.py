@@ -15,6 +15,21 @@ from neuralfields.kernels.triton_layers import (
 )
 
 
+@triton.jit
+def _product(h, flat, block, z, zero, PRECISION: tl.constexpr):
+    """z plus h times a block of weights (out, in), transposed.
+
+    In float32 in a loop of its own: the weights of later products would else be loaded before, while operands of this
+    one take most of the registers. zero: 0, which the compiler must not know.
+    """
+    if PRECISION == "fp32":
+        for _ in tl.range(zero, 1, disable_licm=True):
+            z = dot(h, taken(flat + zero, block).trans(), PRECISION, z)
+        return z
+    else:
+        return dot(h, taken(flat, block).trans(), PRECISION, z)
+
+
 @triton.jit(do_not_specialize=["num_points", "encoded_stride"])
 def evaluate_forward(
     flat, encoded, raw, num_points, encoded_stride,
@@ -39,13 +54,13 @@ def evaluate_forward(
     inside = place < num_points - start
     flat += field * SIZE
     encoded += field * encoded_stride + start.to(tl.int64) * INPUTS
+    zero = (num_points < 0).to(tl.int32)
     h = ()
     for n in tl.static_range((LAYOUT[0][1] + BLOCK - 1) // BLOCK):
         z = tl.zeros((TILE, BLOCK), tl.float32)
         for k in tl.static_range(INPUTS // COLUMNS + 1):
             x = inputs(encoded, place, inside, k * COLUMNS, INPUTS, COLUMNS)
-            weights = taken(flat, first_block(LAYOUT, n * BLOCK, k * COLUMNS, BLOCK, COLUMNS))
-            z = dot(x, weights.trans(), EXACT, z)
+            z = _product(x, flat, first_block(LAYOUT, n * BLOCK, k * COLUMNS, BLOCK, COLUMNS), z, zero, EXACT)
         value, _ = activate(z, LAYOUT, 0, SINE)
         h = h + (value,)
     for l in tl.static_range(1, LAST):
@@ -53,13 +68,12 @@ def evaluate_forward(
         for n in tl.static_range((LAYOUT[l][1] + BLOCK - 1) // BLOCK):
             z = tl.zeros((TILE, BLOCK), tl.float32) + taken(flat, bias_block(LAYOUT, l, n * BLOCK, BLOCK))[None, :]
             for k in tl.static_range(len(h)):
-                weights = taken(flat, weights_block(LAYOUT, l, n * BLOCK, k * BLOCK, BLOCK, BLOCK))
-                z = dot(h[k], weights.trans(), PRECISION, z)
+                block = weights_block(LAYOUT, l, n * BLOCK, k * BLOCK, BLOCK, BLOCK)
+                z = _product(h[k], flat, block, z, zero, PRECISION)
             value, _ = activate(z, LAYOUT, l, SINE)
             above = above + (value,)
         h = above
     y = tl.zeros((TILE, 16), tl.float32) + taken(flat, bias_block(LAYOUT, LAST, 0, 16))[None, :]
     for k in tl.static_range(len(h)):
-        weights = taken(flat, weights_block(LAYOUT, LAST, 0, k * BLOCK, 16, BLOCK))
-        y = dot(h[k], weights.trans(), PRECISION, y)
+        y = _product(h[k], flat, weights_block(LAYOUT, LAST, 0, k * BLOCK, 16, BLOCK), y, zero, PRECISION)
     put_columns(raw + (field * num_points + start) * OUTPUTS, place, inside, 0, y, OUTPUTS)

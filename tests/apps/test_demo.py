@@ -17,11 +17,11 @@ from wsnets import train
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the demo fit 100 digits for 20 steps and train for 2 epochs."""
-    load, get, config = images.load, recipes.get, train.ClassifyConfig
+    load, get, tuned = images.load, recipes.get, train.ClassifyConfig.tuned
     quick = {"steps": 20, "backend": "torch"}
     monkeypatch.setattr(fitting.images, "load", lambda source: load(source, limit=100))
     monkeypatch.setattr(recipes, "get", lambda name: replace(get(name), config=replace(get(name).config, **quick)))
-    monkeypatch.setattr(train, "ClassifyConfig", lambda seed, epochs: config(seed=seed, epochs=2))
+    monkeypatch.setattr(train.ClassifyConfig, "tuned", lambda name, **given: tuned(name, **{**given, "epochs": 2}))
 
 
 @pytest.mark.usefixtures("small")

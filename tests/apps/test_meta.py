@@ -5,17 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps import cli
 from neuralfields.store import open_store
 
 SIZES = ("hidden=8", "layers=2", "steps=2", "points=16", "depth=1", "width=8", "head=8")
 QUICK = ("--option", *SIZES, "--epochs", 2, "--batch", 8, "--threads", 1, "--device", "cpu")
-
-
-@pytest.fixture(autouse=True)
-def command(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = cli.Command("apps.meta", "TrainMeta", "train_meta", "SOURCE --out DIR", "train fields and reader together")
-    monkeypatch.setitem(cli.COMMANDS, "train meta", known)
 
 
 def test_train_evaluate_and_write_fields(nf, images_file: Path, tmp_path: Path) -> None:

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Generator
 
+from apps.classify import TrainClassify
 from apps.training import MODELS
+from neuralfields import SIREN
 from neuralfields.store import open_store
 from wsnets import models
+from wsnets.train import ClassifyConfig
 
 TRAIN = ("--epochs", 2, "--threads", 1, "--batch", 8)
 
@@ -30,6 +34,9 @@ def test_edit_trains_and_writes_a_store_of_edited_fields(nf, store: Path, tmp_pa
     assert Path(figures["picture"]).stat().st_size > 1000
     made = nf("edit", out, store, "--out", edited, "--json")
     assert made.code == 0, made.err
+    assert Path(made.figures["picture"]) == tmp_path / "edited-sheet.png"
+    assert Path(made.figures["picture"]).stat().st_size > 1000
+    assert made.figures["mse"] != made.figures["mse_unedited"] > 0
     before, after = open_store(store), open_store(edited)
     assert after.complete
     assert after.spec == before.spec
@@ -39,6 +46,7 @@ def test_edit_trains_and_writes_a_store_of_edited_fields(nf, store: Path, tmp_pa
     again = nf("edit", out, store, "--out", edited, "--json")
     assert again.code == 0
     assert again.figures["seconds"] is None
+    assert again.figures["mse"] == made.figures["mse"]
     nf("edit", store, store, "--out", edited).assert_refused("network.json")
     nf("predict", out, store).assert_refused("trained to edit")
 
@@ -67,9 +75,90 @@ def test_compare_prints_one_table_and_goes_on(nf, store: Path, tmp_path: Path) -
     assert rows.keys() == {"mlp", "ng_gnn"}
     assert all(0 <= row["test"] <= 1 and row["parameters"] > 0 and row["seconds"] > 0 for row in rows.values())
     assert json.loads((out / "compare.json").read_text()) == done.figures["compare"]
+    with (out / "compare.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["model", "validation", "test", "seconds", "fields/s", "epochs", "parameters"]
+    assert [float(row["test"]) for row in table] == [row["test"] for row in done.figures["compare"]]
+    header = next(line for line in done.out.splitlines() if line.split()[:1] == ["model"])
+    assert header.split() == list(table[0])
+    assert [row["test"] for row in table] == sorted((row["test"] for row in table), reverse=True)
+    assert {row["epochs"] for row in table} == {"2"}
     again = nf(*words, "--json")
     assert {row["model"]: row["test"] for row in again.figures["compare"]} == {n: r["test"] for n, r in rows.items()}
     nf(*words[:4], "mlp,oracle", "--out", out).assert_refused("oracle", "scale_gmn")
+
+
+def test_models_are_compared_under_equal_minutes(nf, store: Path, tmp_path: Path) -> None:
+    words = ("train", "classify", store, "--compare", "mlp,ng_gnn", "--minutes", 0.01, "--batch", 8, "--threads", 1)
+    done = nf(*words, "--out", tmp_path / "c", "--json")
+    assert done.code == 0, done.err
+    rows = done.figures["compare"]
+    assert {row["model"] for row in rows} == {"mlp", "ng_gnn"}
+    assert all("test" not in row and 0 <= row["validation"] <= 1 for row in rows)
+    configs = [json.loads((tmp_path / "c" / row["model"] / "training.json").read_text())["config"] for row in rows]
+    assert [config["minutes"] for config in configs] == [0.01, 0.01]
+    assert all(row["seconds"] >= 0.6 for row in rows)
+
+
+@pytest.mark.parametrize(("task", "column"), [("regress", "test R2"), ("edit", "test MSE")])
+def test_other_tasks_compare_too_best_first(task: str, column: str, nf, store: Path, tmp_path: Path) -> None:
+    words = ("--compare", "dws,ng_gnn", "--test-fraction", 0.25, *TRAIN, "--json")
+    done = nf("train", task, store, "--out", tmp_path / "c", *words)
+    assert done.code == 0, done.err
+    found = [row[column] for row in done.figures["compare"]]
+    assert found == sorted(found, reverse=task == "regress")
+
+
+def test_the_end_of_a_training_says_how_long_it_waited_for_data(nf, store: Path, tmp_path: Path) -> None:
+    done = nf("train", "classify", store, "--out", tmp_path / "r", *TRAIN, "--json")
+    line = next(line for line in done.out.splitlines() if line.split()[:1] == ["training"])
+    share = 100 * done.figures["waited"] / json.loads((tmp_path / "r" / "training.json").read_text())["seconds"]
+    assert f"waited for data {share:.1f} % of the time" in line
+    assert 0 <= share < 100
+
+
+def test_the_size_of_a_model_is_small_unless_the_published_one_is_asked_for(nf, store: Path, tmp_path: Path) -> None:
+    words = ("train", "classify", store, "--model", "scale_gmn", *TRAIN[2:], "--epochs", 1)
+    for size, more in (("small", ()), ("published", ("--size", "published"))):
+        done = nf(*words, "--out", tmp_path / size, *more, "--json")
+        assert done.code == 0, done.err
+        shown = nf("models", "scale_gmn", "--size", size, "--json").figures["settings"]
+        config = json.loads((tmp_path / size / "training.json").read_text())["config"]["model"]
+        assert {name: config[name] for name in shown} == shown
+    help_text = " ".join(nf("train", "classify", "--help").out.replace("│", " ").split())
+    assert "--size {small,published}" in help_text
+    assert "suit two cores" in help_text
+
+
+@pytest.mark.parametrize("task", ["classify", "regress", "edit", "contrast", "meta"])
+def test_help_lists_no_value_that_cannot_be_wanted(task: str, nf) -> None:
+    shown = nf("train", task, "--help").out
+    assert "None" not in shown
+    assert "True" not in shown
+
+
+def test_defaults_that_help_names_are_those_of_training() -> None:
+    config = ClassifyConfig()
+    assert (config.epochs, config.batch, config.lr, config.weight_decay) == (50, 128, 0.001, 0.01)
+    options = TrainClassify(store="", out="")
+    for name in ("mixup", "mixup_matching", "label_smoothing"):
+        assert getattr(options, name) == getattr(config, name)
+    for name in ("skip_bad", "precision", "seed"):
+        assert getattr(options.training, name) == getattr(config, name)
+
+
+def test_models_fit_a_terminal_and_say_what_they_are(nf) -> None:
+    shown = nf("models")
+    assert shown.code == 0, shown.err
+    lines = shown.out.splitlines()
+    assert max(map(len, lines)) <= 120
+    for name in models.names():
+        about = models.kind(name)
+        line = next(line for line in lines if line.split()[:1] == [name])
+        assert (", ".join(about.small().symmetry(SIREN(2, 1))) or "nothing") in line
+        assert about.paper.split(",")[0][:40] in line
+    published = sum(p.numel() for p in models.kind("dws")().build(SIREN(2, 1), 10, Generator()).parameters())
+    assert f"{published:,}" in next(line for line in lines if line.split()[:1] == ["dws"])
 
 
 def test_a_time_budget_ends_the_training(nf, store: Path, tmp_path: Path) -> None:
@@ -99,3 +188,12 @@ def test_one_model_with_its_settings(nf) -> None:
     assert shown.figures["settings"]["hidden"] == [512, 256]
     assert shown.figures["edits"] is False
     nf("models", "oracle").assert_refused("oracle", "mlp")
+
+
+def test_contrast_probes_the_embedding(nf, store: Path, tmp_path: Path) -> None:
+    words = ("--model", "mlp", "--dim", 8, "--augment", "noise=0.1", "--test-fraction", 0.25)
+    done = nf("train", "contrast", store, "--out", tmp_path / "e", *words, *TRAIN, "--json")
+    assert done.code == 0, done.err
+    assert 0 <= done.figures["test_nearest"] <= 1
+    assert 0 <= done.figures["test_linear"] <= 1
+    nf("train", "contrast", store, "--out", tmp_path / "f", "--temperature", 0, *words).assert_refused("temperature")

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsnets.heads import VectorHead
-from wsnets.loop import LoopConfig, generator, learning_rate, run
+from wsnets.loop import LoopConfig, RunState, generator, learning_rate, run
 
 CONFIG = LoopConfig(epochs=30, batch=16, lr=0.1, ema=0.9)
 
@@ -65,6 +65,31 @@ def test_without_averaging_the_last_weights_are_kept(task: Regression, tmp_path:
     state = run(model(), task, replace(CONFIG, ema=0.0), tmp_path / "c.safetensors", {})
     for name, value in state.model.state_dict().items():
         torch.testing.assert_close(state.average.state_dict()[name], value, rtol=0, atol=0)
+
+
+class Turned(nn.Module):
+    """A linear map whose matrix lies transposed in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(2, 5, generator=generator(0, 0, 0)).T.clone())
+
+    def forward(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        return x @ self.matrix
+
+
+def test_a_parameter_of_any_memory_layout_resumes_exactly(task: Regression, tmp_path: Path):
+    assert not Turned().matrix.is_contiguous()
+    whole = run(Turned(), task, replace(CONFIG, epochs=4), tmp_path / "whole.safetensors", {})
+
+    def stop(state: RunState) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(Turned(), task, replace(CONFIG, epochs=4), tmp_path / "cut.safetensors", {}, stop)
+    cut = run(Turned(), task, replace(CONFIG, epochs=4), tmp_path / "cut.safetensors", {})
+    assert cut.history == whole.history
+    assert torch.equal(cut.model.state_dict()["matrix"], whole.model.state_dict()["matrix"])
 
 
 def test_fewer_items_than_a_batch(task: Regression, tmp_path: Path):

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+
+from wsnets.processes import Processes
 
 SCRIPT = """
 import sys
@@ -65,6 +69,22 @@ def test_started_by_one_process_resumed_by_two_gives_the_same_curve(base: list[s
         assert a.keys() == b.keys()
         for name in a:
             assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-6), name
+
+
+def test_summed_gradients_step_a_parameter_of_any_memory_layout_alike(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda together: together.mul_(2))
+    stepped = []
+    for values in (torch.arange(6.0).view(3, 2).T.clone(), torch.arange(6.0).view(3, 2).T.contiguous()):
+        layer = nn.Linear(3, 2, bias=False)
+        layer.weight = nn.Parameter(values)
+        optimizer = torch.optim.Adam(layer.parameters(), fused=True)
+        (layer.weight * torch.arange(-2.0, 4.0).view(2, 3)).sum().backward()
+        total = Processes(0, 2).sum_gradients(layer, torch.tensor(3.0))
+        assert total == 6.0
+        optimizer.step()
+        stepped.append(layer.weight.detach())
+    assert not stepped[0].is_contiguous()
+    assert torch.equal(*stepped)
 
 
 def test_killing_one_process_ends_the_run_with_a_message(base: list[str], tmp_path: Path):

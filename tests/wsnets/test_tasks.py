@@ -45,7 +45,7 @@ def test_regression_learns_and_survives_its_folder(indexed: Indexed, tmp_path: P
 
 
 def test_regression_targets_that_cannot_be_read(indexed: Indexed, population, tmp_path: Path):
-    with pytest.raises(ValueError, match="target='psnr': expected a population with an index"):
+    with pytest.raises(ValueError, match="column='psnr': expected a population with an index"):
         train.regress(population, RegressConfig(model=SMALL), tmp_path)
     with pytest.raises(ValueError, match="column='psnr': expected size"):
         train.regress(indexed, RegressConfig(model=SMALL), tmp_path)

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from neuralfields.batch import FieldBatch
+from wsnets.augment import AugmentConfig
 from wsnets.config import FieldConfig
 from wsnets.contrast import nt_xent
 from wsnets.loop import STREAM_MODEL, check, generator
@@ -32,14 +33,17 @@ class ContrastConfig(FieldConfig):
 class ContrastTask(FieldTask):
     """NT-Xent (Chen et al., SimCLR, ICML 2020) on two augmented copies of each field.
 
-    Fits of one item count as copies of each other.
+    Fits of one item count as copies of each other. Raises ValueError where all copies of an item would be the same.
     """
 
     config: ContrastConfig
 
     def __init__(self, prepared: Prepared, config: ContrastConfig) -> None:
         super().__init__(prepared, config)
-        self._groups = torch.from_numpy(np.asarray(prepared.train.groups).astype(np.int64))
+        groups = np.asarray(prepared.train.groups)
+        if config.augment == AugmentConfig() and config.noise == 0 and len(np.unique(groups)) == len(groups):
+            raise ValueError("augment changes nothing: expected some change, or several fits of each item")
+        self._groups = torch.from_numpy(groups.astype(np.int64))
         self._val_groups = torch.from_numpy(np.asarray(prepared.val.groups).astype(np.int64))
 
     def loss(self, model: nn.Module, batch: tuple[FieldBatch, Tensor], generator: Generator) -> Tensor:

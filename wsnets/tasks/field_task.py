@@ -1,12 +1,13 @@
 """What every task on a population shares: rows of training and held-out fields, and features of them."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from neuralfields.batch import FieldBatch
 from wsnets.align import Aligner
@@ -42,7 +43,7 @@ class Prepared:
         return cls(train, val, normaliser, aligner, len(population) - len(kept))
 
 
-class FieldTask:
+class FieldTask(ABC):
     """Base of tasks: gives features of training items, augmented, and features of held-out items, as they are."""
 
     def __init__(self, prepared: Prepared, config: FieldConfig) -> None:
@@ -50,6 +51,14 @@ class FieldTask:
         self.num_items, self.num_held_out = len(prepared.train), len(prepared.val)
         self._train = Rows(prepared.train, config.memory_mb, prepared.aligner)
         self._val = Rows(prepared.val, config.memory_mb, prepared.aligner)
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: tuple[FieldBatch, Tensor], generator: Generator) -> Tensor:
+        """Mean loss of fetched training items."""
+
+    @abstractmethod
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Figures on the held-out items, the one that chooses the epoch as "score"; {} where nothing is held out."""
 
     def fetch(self, positions: Tensor) -> tuple[FieldBatch, Tensor]:
         """Training fields at positions (B,), float32, and the positions."""

@@ -87,8 +87,9 @@ def test_a_part_that_breaks_is_a_failure_and_the_others_go_on(capsys: pytest.Cap
 
     good = part("good", 1, clock, outcome=Outcome((ROW,), failures=("laws: failed",)))
     report = gpu.run_parts([Part("broken", 1, broken), Part("late", 1, late), good], 100, clock, said.append)
-    assert report.failures == ("broken: RuntimeError: out of memory", "laws: failed")
-    assert report.left_out == ("late: ended at the deadline of 100 s",)
+    late_line = "late: ended after 89 s, before it was done"
+    assert report.failures == ("broken: RuntimeError: out of memory", late_line, "laws: failed")
+    assert report.left_out == ()
     assert report.rows == (ROW,)
     assert "out of memory" in capsys.readouterr().err
 
@@ -97,7 +98,7 @@ def test_the_deadline_ends_what_is_at_work() -> None:
     begin = time.monotonic()
     parts = [Part("sleeps", 0.01, lambda _: Outcome(lines=(str(time.sleep(30)),)))]
     report = gpu.run_parts(parts, 0.05, say=lambda _: None)
-    assert report.left_out == ("sleeps: ended at the deadline of 0 s",)
+    assert report.failures == ("sleeps: ended after 0 s, before it was done",)
     assert time.monotonic() - begin < 20
 
 

@@ -104,11 +104,12 @@ def test_a_peer_that_breaks_is_left_out_with_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Still:
-        def __init__(self, *_: object) -> None:
-            self.fields = 3
+        def __init__(self, work: object, precision: str) -> None:
+            self.fields, self.precision = 3, precision
 
         def advance(self, steps: int) -> None:
-            pass
+            if self.precision == "bad":
+                raise ValueError("no such precision")
 
     def broken(name: str, case: Case) -> Still:
         raise RuntimeError("no compiler\nand more")
@@ -116,9 +117,11 @@ def test_a_peer_that_breaks_is_left_out_with_a_line(
     monkeypatch.setattr(gpu_fit, "Ours", Still)
     monkeypatch.setattr(gpu_fit, "make_peer", broken)
     timed = lambda action: [action(), 1.0][1]  # noqa: E731
-    (row,) = gpu_fit.measure(SMALL, ("tf32x3",), ("jax",), {}, 2, timed)
+    lines: list[str] = []
+    (row,) = gpu_fit.measure(SMALL, ("tf32x3", "bad"), ("jax",), {}, 2, timed, lines.append)
     assert (row.side, row.ratio) == ("triton", 1.0)
     assert capsys.readouterr().out == "2-9-8-2 @25: jax is left out: RuntimeError: no compiler\n"
+    assert lines == ["fit 2-9-8-2 @25: triton, bad: ValueError: no such precision"]
 
 
 def test_unknown_peers_are_refused() -> None:

@@ -19,23 +19,26 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is
 
 def entry_kernels(sources: list[str]) -> set[str]:
     """Names of the @triton.jit functions that no other one calls: those that are launched."""
-    kernels: dict[str, ast.FunctionDef] = {}
-    for source in sources:
-        for node in ast.parse(source).body:
-            if isinstance(node, ast.FunctionDef) and any("triton.jit" in ast.unparse(d) for d in node.decorator_list):
-                kernels[node.name] = node
+    kernels = [  # a list: two files may each have a function of one name
+        node
+        for source in sources
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and any("triton.jit" in ast.unparse(d) for d in node.decorator_list)
+    ]
     called = {
         call.func.id
-        for node in kernels.values()
+        for node in kernels
         for call in ast.walk(node)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
     }
-    return set(kernels) - called
+    return {node.name for node in kernels} - called
 
 
 def test_launched_kernels_are_told_from_called_ones() -> None:
     source = "@triton.jit\ndef a(x): pass\n@triton.jit(do_not_specialize=[])\ndef b(x): a(x)\ndef c(): pass\n"
     assert entry_kernels([source]) == {"b"}
+    twice = ["@triton.jit\ndef a(x): h(x)\n@triton.jit\ndef h(x): pass\n@triton.jit\ndef c(x): a(x)\n"]
+    assert entry_kernels([*twice, "@triton.jit\ndef a(x): pass\n"]) == {"c"}
 
 
 def section_of(kernel: str) -> str:

@@ -20,7 +20,8 @@ LAWS = Path(__file__).with_name("triton_laws.py")
 def test_laws_hold_under_the_interpreter() -> None:
     # In a process of its own: triton reads the variable once, when it is first imported.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(LAWS)]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    # Interpreted kernels take tensors on the CPU: no GPU may be seen.
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         command, env=environment, cwd=LAWS.parents[3], capture_output=True, text=True, timeout=600, check=False
     )

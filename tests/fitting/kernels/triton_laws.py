@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fitting.config import FitConfig, Loss, Optimizer
+from fitting.config import FitConfig, Loss, Optimizer, Precision
 from fitting.kernels import step_torch, step_triton
 from fitting.kernels.task import StepResult, StepTask
 from fitting.losses import per_field
@@ -20,6 +20,8 @@ from neuralfields.spec import FieldSpec
 # Where torch's float32 run happens to hit the float64 one almost exactly, rounding of single weights (about 6e-8 of
 # their size, twenty updates) is still allowed.
 FLOOR = 1.5e-6
+# What laws use that precision has no part in: the interpreter takes three times as long for the products of tf32x3.
+ANY: Precision = "auto" if torch.cuda.is_available() else "fp32"
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ CASES = [
     Case((1, 5, 2), points=1),
     Case((2, 17, 3), optimizer="adamw"),
     Case((2, 17, 16, 1), "relu", batch=21, points=300),
-    Case((3, 33, 7, 64, 4), loss="bce", points=130),
-    Case((2, 20, 20, 20, 12, 1), loss="l1", batch=130),
+    Case((3, 33, 7, 64, 4), loss="bce", points=70),
+    Case((2, 20, 20, 20, 12, 1), loss="l1", batch=70),
     Case((3, 16, 16, 9, 16, 16, 2), "relu", optimizer="adamw"),
     Case((13, 24, 40, 1), "relu", loss="bce", batch=9),
     Case((40, 9, 3), optimizer="adamw", batch=33),
@@ -56,7 +58,13 @@ def make_task(case: Case, fields: int = 2, first_id: int = 7, **overrides: Any) 
         w0_hidden=25.0,
         scale=(0.5, 0.25, 2.0, 1.0)[: case.dims[-1]],
     )
-    settings: dict[str, Any] = {"steps": 20, "lr": 1e-3, "weight_decay": 0.05, "curve_every": 1, "schedule": "cosine"}
+    settings: dict[str, Any] = {
+        "steps": 20,
+        "lr": 1e-3,
+        "weight_decay": 0.05,
+        "curve_every": 1,
+        "schedule": "cosine",
+    }
     config = FitConfig(
         **{**settings, **overrides}, seed=2**32 - 5, loss=case.loss, optimizer=case.optimizer, batch=case.batch
     )
@@ -94,8 +102,7 @@ def test_the_fit_is_as_near_to_float64_as_torch_is(case: Case) -> None:
 
 @pytest.mark.parametrize("precision", step_triton.PRECISIONS)
 def test_every_precision_fits(precision: str) -> None:
-    task = make_task(Case((2, 17, 16, 3)))
-    object.__setattr__(task.config, "precision", precision)
+    task = make_task(Case((2, 17, 16, 3)), precision=precision)
     exact, result = step_torch.run(in_double(task)), step_triton.run(task)
     moved = rms(exact.fields.flat() - task.start.flat())
     allowed = {"fp32": 1e-4, "tf32x3": 1e-4, "tf32": 0.05, "bf16": 0.2}[precision]
@@ -118,13 +125,12 @@ def test_gradients_agree_with_autograd_in_float64(case: Case) -> None:
 @pytest.mark.parametrize("batch", [0, 70])
 def test_a_field_does_not_depend_on_its_company(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case((2, 32, 17, 3), batch=batch)
-    together = step_triton.run(make_task(case, fields=5, steps=3))
-    alone = step_triton.run(make_task(case, fields=1, first_id=10, steps=3))
+    together = step_triton.run(make_task(case, fields=5, steps=2, precision=ANY))
+    alone = step_triton.run(make_task(case, fields=1, first_id=10, steps=2, precision=ANY))
     assert torch.equal(alone.fields.flat()[0], together.fields.flat()[3])
     assert np.array_equal(alone.curves[0], together.curves[3])
-    monkeypatch.setattr(step_triton, "_FIELDS", 1)  # now in parts of two: three parts on the lanes there are
-    monkeypatch.setattr(step_triton, "_part_size", lambda task, lanes: 2)
-    assert_equal(step_triton.run(make_task(case, fields=5, steps=3)), together)
+    monkeypatch.setattr(step_triton, "_part_size", lambda task, lanes: 2)  # three parts on the lanes there are
+    assert_equal(step_triton.run(make_task(case, fields=5, steps=2, precision=ANY)), together)
 
 
 def assert_equal(a: StepResult, b: StepResult) -> None:
@@ -134,7 +140,7 @@ def assert_equal(a: StepResult, b: StepResult) -> None:
 
 
 def test_points_of_each_fields_own_are_the_shared_ones_when_they_are_equal() -> None:
-    task = make_task(Case((2, 16, 3), batch=20), steps=3)
+    task = make_task(Case((2, 16, 3), batch=20), steps=2, precision=ANY)
     own = replace(task, encoded=task.encoded.expand(2, -1, -1))
     assert_equal(step_triton.run(own), step_triton.run(task))
     other = replace(task, encoded=torch.stack([task.encoded, task.encoded.flip(0)]))
@@ -146,38 +152,40 @@ def test_points_of_each_fields_own_are_the_shared_ones_when_they_are_equal() -> 
 
 def test_a_field_stops_before_the_update_that_would_follow() -> None:
     case = Case((2, 16, 1), points=9)
-    free = step_triton.run(make_task(case, steps=60, lr=5e-3))
+    settings: dict[str, Any] = {"steps": 12, "lr": 2e-2, "precision": ANY}
+    free = step_triton.run(make_task(case, **settings))
     mse = 0.25 * free.curves  # values are 0.5 * raw + offset
-    target_psnr = float(-10 * np.log10(mse[:, 20].mean()))
+    target_psnr = float(-10 * np.log10(mse[:, 6].mean()))
     expected = [int(np.argmax(row <= 10.0 ** (-target_psnr / 10.0))) for row in mse]
     assert 0 < min(expected) < max(expected)
-    stopped = step_triton.run(make_task(case, steps=60, lr=5e-3, target_psnr=target_psnr))
+    stopped = step_triton.run(make_task(case, **settings, target_psnr=target_psnr))
     assert stopped.steps.tolist() == expected
-    assert step_torch.run(make_task(case, steps=60, lr=5e-3, target_psnr=target_psnr)).steps.tolist() == expected
+    assert step_torch.run(make_task(case, **settings, target_psnr=target_psnr)).steps.tolist() == expected
     for position, steps in enumerate(expected):
         assert np.array_equal(stopped.curves[position, : steps + 1], free.curves[position, : steps + 1])
         assert np.isnan(stopped.curves[position, steps + 1 :]).all()
-        task = make_task(case, fields=1, first_id=7 + position, steps=60, lr=5e-3)
+        task = make_task(case, fields=1, first_id=7 + position, **settings)
         shorter = replace(task, config=replace(task.config, steps=steps))
         assert torch.equal(step_triton.run(shorter).fields.flat()[0], stopped.fields.flat()[position])
 
 
 def test_a_later_first_stop_is_kept_to_and_curves_are_thinned() -> None:
-    result = step_triton.run(make_task(Case((2, 16, 1)), steps=16, target_psnr=0.1, min_steps=13, curve_every=5))
-    assert (result.steps == 13).all()
-    every = step_triton.run(make_task(Case((2, 16, 1)), steps=16))
-    assert np.array_equal(result.curves[:, :3], every.curves[:, [0, 5, 10]])
+    case, settings = Case((2, 16, 1)), {"steps": 8, "precision": ANY}
+    result = step_triton.run(make_task(case, **settings, target_psnr=0.1, min_steps=5, curve_every=2))
+    assert (result.steps == 5).all()
+    every = step_triton.run(make_task(case, **settings))
+    assert np.array_equal(result.curves[:, :3], every.curves[:, [0, 2, 4]])
     assert np.isnan(result.curves[:, 3]).all()
 
 
 @pytest.mark.parametrize("loss", ["mse", "l1", "bce"])
 def test_nan_shows_in_the_curve_and_stays_in_its_field(loss: Loss) -> None:
-    task = make_task(Case((2, 16, 3), loss=loss), steps=4, target_psnr=10.0, min_steps=4)
+    task = make_task(Case((2, 16, 3), loss=loss), steps=2, target_psnr=10.0, min_steps=2, precision=ANY)
     task.targets[0, 3, 1] = float("nan")
     result = step_triton.run(task)
     assert np.isnan(result.curves[0]).all()
     assert np.isfinite(result.curves[1]).all()
-    assert result.steps.tolist() == [4, 4]
+    assert result.steps.tolist() == [2, 2]
 
 
 def test_progress_counts() -> None:

@@ -1,0 +1,1 @@
+"""Weights of the published code, renamed for the models in here."""
