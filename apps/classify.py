@@ -99,14 +99,22 @@ def run_comparison(
 def split(
     store: "FieldStore", test: str | None, fraction: float, seed: int
 ) -> tuple["Population", "Population | None"]:
-    """The fields to train on and those to evaluate on: another store, a part of this one, or none."""
+    """The fields to train on and those to evaluate on: another store, a part of this one, or none.
+
+    Raises ValueError for a store of other fields: said before the training, not after.
+    """
     from neuralfields.store import open_store
     from wsnets.data import split_test
+    from wsnets.network import check_spec
 
     not_both(test=test, test_fraction=fraction)
     if fraction:
         return split_test(store, fraction, seed)
-    return store, None if test is None else open_store(test)
+    if test is None:
+        return store, None
+    other = open_store(test)
+    check_spec(other.spec, store.spec)
+    return store, other
 
 
 def train_reader(

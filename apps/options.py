@@ -57,8 +57,3 @@ def not_both(**options: object) -> None:
     if len(chosen) > 1:
         words = " and ".join(f"{name}={value!r}" for name, value in chosen.items())
         raise ValueError(f"{words} are both given: expected one of them")
-
-
-def given_of(options: object, *names: str) -> dict[str, object]:
-    """The same for some options by name."""
-    return {name: value for name in names if (value := getattr(options, name)) is not None}

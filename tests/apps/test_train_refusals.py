@@ -70,6 +70,9 @@ def test_a_store_of_another_architecture_does_not_go_on_with_a_run(
     assert nf("train", task, store, "--out", tmp_path / "out", *model, *TRAIN).code == 0
     again = nf("train", task, other, "--out", tmp_path / "out", *model, *TRAIN)
     again.assert_refused("holds another run", "choose another folder")
+    judged = nf("train", task, store, "--out", tmp_path / "judged", "--test", other, *model, *TRAIN)
+    judged.assert_refused("2-5-1", "hidden")
+    assert not (tmp_path / "judged").exists()
     assert open_store(store).spec != open_store(other).spec
 
 
