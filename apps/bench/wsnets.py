@@ -96,10 +96,12 @@ class Side:
         return self._line()["seconds"]
 
     def close(self) -> float:
-        """End the process; return its peak memory in MiB."""
+        """End the process; return its peak memory in MiB, 0 for a side that is missing."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
-        peak = self._line()["peak_mib"]
+        peak = 0.0 if "missing" in self.about else self._line()["peak_mib"]
+        self._process.stdout.close()
         self._process.wait()
         return peak
 
@@ -141,6 +143,7 @@ def _measure(name: str, options: BenchWsnets, output: Output) -> Iterator[Wsnets
         side = Side(name, options.public, options)
         if "missing" in side.about:
             output.say(f"{name}: the public code is left out: {side.about['missing']}")
+            side.close()
         else:
             sides["public"] = side
     for number in range(options.rounds + 1):

@@ -28,6 +28,7 @@ PUBLIC = {
     "scale_gmn": ("scale_gmn", "scalegmn"),
     "scale_gmn_b": ("scale_gmn", "scalegmn"),
 }
+_AMSGRAD = ("dws", "ng_gnn", "ng_t")  # published with this form of AdamW
 _COUNTED = 8  # fields, for the count of operations
 
 
@@ -85,7 +86,8 @@ def ours(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], floa
 
     settings, draws = models.kind(name)(), torch.Generator().manual_seed(0)
     model = settings.build(fields.spec, 10, draws).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=5e-4, fused=True)
+    options = {"lr": 1e-3, "weight_decay": 5e-4, "amsgrad": name in _AMSGRAD}
+    optimizer = torch.optim.AdamW(model.parameters(), **options, fused=True)
     mode = "none" if settings.normalise == "none" else "per_layer"
     normaliser, count = Normaliser.fit(mode, [fields]), len(fields)
     at_once = settings.fields_at_once or count

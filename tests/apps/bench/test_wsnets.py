@@ -1,0 +1,59 @@
+"""The benchmark of weight-space networks: rows that add up, sides that are missing or die, unknown names."""
+
+import csv
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from apps.bench import wsnets
+from apps.bench.wsnets import BenchWsnets, WsnetsRow
+from apps.bench.wsnets_worker import PUBLIC, counted, ours, problem
+from apps.options import OutputOptions
+from apps.training import MODELS
+
+QUIET = OutputOptions(quiet=True)
+
+
+def test_rows_are_complete_consistent_and_saved(tmp_path: Path) -> None:
+    options = BenchWsnets(
+        models=("mlp", "dws"), batch=4, threads=1, rounds=2, save=True, out=str(tmp_path), output=QUIET
+    )
+    rows = wsnets.run(options)
+    assert [(row["model"], row["side"]) for row in rows] == [("mlp", "ours"), ("dws", "ours")]
+    for row in rows:
+        assert row["samples_per_s"] == pytest.approx(row["batch"] / row["seconds"])
+        assert row["share"] == pytest.approx(row["gflop_per_sample"] * row["samples_per_s"] / row["sgemm_gflops"])
+        assert 0 < row["best"] <= row["seconds"]
+        assert row["ratio"] == 1.0
+        assert row["peak_mib"] > 50
+    wsnets.run(BenchWsnets(models=("mlp",), batch=4, threads=1, rounds=1, save=True, out=str(tmp_path), output=QUIET))
+    with (tmp_path / "wsnets.csv").open(encoding="utf-8") as file:
+        saved = list(csv.DictReader(file))
+    assert [row["model"] for row in saved] == ["mlp", "dws", "mlp"]
+    assert list(saved[0]) == [field.name for field in fields(WsnetsRow)]
+
+
+def test_a_public_side_that_is_not_there_is_said_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = wsnets.run(BenchWsnets(models=("scale_gmn",), public=str(tmp_path), batch=2, threads=1, rounds=1))
+    assert [row["side"] for row in rows] == ["ours"]
+    assert "scale_gmn: the public code is left out" in capsys.readouterr().out
+
+
+def test_a_step_learns_and_its_operations_are_counted() -> None:
+    once = ours("mlp", *problem(8))
+    losses = [once() for _ in range(30)]
+    assert losses[-1] < 0.5 * losses[0]
+    # Matrix products alone, 2 operations for each weight and field forward, and as many twice backward but for the
+    # first layer, whose input needs no gradient.
+    sizes = [(1185, 512), (512, 256), (256, 10)]
+    forward = sum(2 * a * b for a, b in sizes)
+    assert counted(once) == 8 * (3 * forward - 2 * sizes[0][0] * sizes[0][1])
+
+
+def test_every_public_side_is_a_model_and_unknown_ones_are_refused() -> None:
+    assert set(PUBLIC) <= set(MODELS)
+    with pytest.raises(ValueError, match="models=\\['other'\\]"):
+        wsnets.run(BenchWsnets(models=("other",), output=QUIET))
