@@ -29,7 +29,7 @@ class GNNConfig:
     paper: ClassVar[str] = 'Kofinas et al., "Graph neural networks for learning equivariant representations", ICLR 2024'
     published: ClassVar[str] = "MNIST 91.40, Fashion-MNIST 68.00, CIFAR-10 36.04 (random init, no probes)"
     normalise: ClassVar[NormaliserMode] = "per_layer"
-    fields_at_once: ClassVar[int] = 16
+    fields_at_once: ClassVar[int] = 32
 
     width: int = 32
     num_layers: int = 4
