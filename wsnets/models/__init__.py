@@ -33,7 +33,7 @@ _CONFIGS = {
 _TRAINING: dict[str, dict] = {
     "mlp": {"noise": 1.0},
     "mlp_aligned": {"noise": 1.0, "align": "exact"},
-    "orbit": {"lr": 3e-3},
+    "orbit": {"lr": 2e-3},
 }
 
 

@@ -1,9 +1,9 @@
 """Layers of neural functional networks: every affine map of weights that commutes with permutations of neurons.
 
 The neurons of stage j (0: inputs, L: outputs) sit between the weights that lead into them, W_{j-1}, and those that
-leave them, W_j. All terms of the published layers but one are affine maps of three things of a neuron together: the mean of
-its row of W_{j-1}, its bias, the mean of its column of W_j. So a layer is one product per stage over such node vectors,
-one over their means, and one product per block of weights, which is where nearly all arithmetic is.
+leave them, W_j. All terms of the published layers but one are affine maps of three things of a neuron together: the
+mean of its row of W_{j-1}, its bias, the mean of its column of W_j. So a layer is one product per stage over such node
+vectors, one over their means, and one per block of weights, which is where nearly all arithmetic is.
 NP: all stages permute. HNP: hidden stages permute; W_0 and W_{L-1} are then channels of the nodes that they touch, one
 set for each input or output. Legend: N fields, O out, I in, C channels, D new channels, L layers.
 """

@@ -9,22 +9,22 @@ from torch.nn import functional
 
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
-from neuralfields.symmetry import groups_of
 from wsnets.features import WeightFeatures, raw_fields
 from wsnets.heads import linear
-from wsnets.models.orbit_carriers import Carriers
+from wsnets.models.orbit_carriers import Carriers, NormAndSize
 
 
 class Step(nn.Module):
     """One learned step: carry coordinates forward, turn y into an error q_L, and carry that backward.
 
-    m' = gelu(A norm(y) + B m),   q_L = m' R,   q_l = (W_{l+1}^T q_{l+1} N_{l+1}) f_l'(t_l),   N_L = 1
+    m' = gelu(A n(y) + B m),   q_L = m' R,   q_l = (W_{l+1}^T q_{l+1} N_{l+1}) f_l'(t_l),   N_L = 1
     dW_l = rate q_l N_l v_{l-1}^T / (channels w0_l^2),   db_l = rate q_l s_l / (channels w0_l^2)
 
-    with v, y of Carriers and t_l the argument of f_l; N_l starts as M_l^T and s_l as ones, where this is the gradient
-    of a loss with dloss/dy = q_L, and is free afterwards; q_l has the channels of v_l, m (N, D) is passed from step to
-    step. A gradient moves with the units as the weights do, but for positive scales: there q_l is multiplied by the
-    mean square of v_l and v by the inverse of its own, and units that are 0 everywhere do not change.
+    with v, y of Carriers, n of NormAndSize and t_l the argument of f_l; N_l starts as M_l^T and s_l as ones, where this
+    is the gradient of a loss with dloss/dy = q_L, and is free afterwards; q_l has the channels of v_l, m (N, D) is
+    passed from step to step. A gradient moves with the units as the weights do, but for positive scales: there q_l is
+    multiplied by the mean square of t_l and v_l divided by it, and units that are 0 everywhere do not change. (The
+    mean square of v_l is next to nothing for a unit that is rarely above 0: its changes would have no bound.)
     """
 
     def __init__(
@@ -33,10 +33,9 @@ class Step(nn.Module):
         super().__init__()
         self.spec = spec
         self.carriers = Carriers(spec, coordinates, width, generator)
-        self.scales = "scale" in groups_of(spec)
         widths = self.carriers.widths
-        self.norm = nn.LayerNorm(spec.dims[-1] * widths[-1])
-        self.read = linear(spec.dims[-1] * widths[-1], memory, generator)
+        self.norm = NormAndSize(spec.dims[-1] * widths[-1])
+        self.read = linear(spec.dims[-1] * widths[-1] + 2, memory, generator)
         self.keep = linear(memory, memory, generator)
         self.error = linear(memory, spec.dims[-1] * widths[-1], generator)
         self.backs = nn.ParameterList(nn.Parameter(mix.detach().T.clone()) for mix in self.carriers.mixes)
@@ -54,12 +53,12 @@ class Step(nn.Module):
             size = q.shape[2] * (self.spec.w0(layer) ** 2 if layer < len(self.spec.hidden) else 1.0)
             v, rates = carried.units[layer], self.rates[:, layer] / size
             change = q
-            if self.scales and layer < len(self.spec.hidden):
-                change = q * carried.units[layer + 1].square().mean(2, keepdim=True)
+            if self.carriers.scales and layer < len(self.spec.hidden):
+                change = q * carried.squares[layer]
             biases[layer] = biases[layer] + rates[1] * torch.matmul(change, self.sums[layer])
             if 0 < layer < len(self.spec.hidden):
                 q, change = torch.matmul(q, self.backs[layer - 1]), torch.matmul(change, self.backs[layer - 1])
-            incoming = _over_square(v) if self.scales and layer else v
+            incoming = _over(v, carried.squares[layer - 1]) if self.carriers.scales and layer else v
             moved = weights[layer] + rates[0] * torch.matmul(change, incoming.transpose(-1, -2))
             if layer:
                 q = torch.matmul(weights[layer].transpose(1, 2), q) * carried.slopes[layer - 1]
@@ -101,7 +100,6 @@ class OrbitEditor(nn.Module):
         return WeightFeatures(changed[0], changed[1])
 
 
-def _over_square(v: Tensor) -> Tensor:
-    """v / mean(v^2) over channels, 0 where v is 0."""
-    square = v.square().mean(2, keepdim=True)
+def _over(v: Tensor, square: Tensor) -> Tensor:
+    """v / square, 0 where the square is 0."""
     return torch.where(square > 0, v / torch.where(square > 0, square, 1.0), 0.0)
