@@ -10,14 +10,10 @@ drawn; all was run in evaluation mode without dropout, which the public code wou
 Fields have one output: to several, the public code says the same from some tensors, which ours and the paper do not.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from neuralfields import SIREN, FieldBatch, FieldSpec
-from wsnets.features import WeightFeatures, weight_features
+from neuralfields import SIREN
 from wsnets.models.dws import DWSConfig
 from wsnets.published.dws import convert
 
@@ -42,48 +38,37 @@ EDITORS = {
 }
 
 
-def _stored(case: str, part: str) -> dict[str, torch.Tensor]:
-    stored = load_file(Path(__file__).with_name("dws.safetensors"))
-    prefix = f"{case}/{part}."
-    return {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
-
-
-def _features(case: str, spec: FieldSpec) -> WeightFeatures:
-    stored = _stored(case, "fields")
-    return weight_features(FieldBatch(spec, {name: stored[name] for name in spec.shapes}))
-
-
 @pytest.mark.parametrize("case", READERS)
-def test_a_reader_gives_the_numbers_of_the_public_one(case: str, generator: torch.Generator):
+def test_a_reader_gives_the_numbers_of_the_public_one(published, case: str, generator: torch.Generator):
     spec, config = READERS[case]
     model = config.build(spec, 4, generator).double().eval()
-    model.load_state_dict(convert(_stored(case, "state"), spec, config))
-    result, expected = model(_features(case, spec)), _stored(case, "out")["y"]
+    model.load_state_dict(convert(published.stored(case, "state"), spec, config))
+    result, expected = model(published.features(case, spec)), published.stored(case, "out")["y"]
     assert bool((expected.std(0) > 0.01).all())
     torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("case", EDITORS)
-def test_an_editor_gives_the_numbers_of_the_public_one(case: str, generator: torch.Generator):
+def test_an_editor_gives_the_numbers_of_the_public_one(published, case: str, generator: torch.Generator):
     spec, config = EDITORS[case]
     model = config.build_editor(spec, generator).double().eval()
-    model.load_state_dict(convert(_stored(case, "state"), spec, config))
-    change, expected = model(_features(case, spec)), _stored(case, "out")
+    model.load_state_dict(convert(published.stored(case, "state"), spec, config))
+    change, expected = model(published.features(case, spec)), published.stored(case, "out")
     for layer, (weight, bias) in enumerate(zip(change.weights, change.biases, strict=True)):
         torch.testing.assert_close(weight[..., 0], expected[f"weights.{layer}"], rtol=1e-9, atol=1e-13)
         torch.testing.assert_close(bias[..., 0], expected[f"biases.{layer}"], rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("case", READERS)
-def test_sizes_are_those_of_the_public_model(case: str, generator: torch.Generator):
+def test_sizes_are_those_of_the_public_model(published, case: str, generator: torch.Generator):
     spec, config = READERS[case]
-    theirs = {name: value for name, value in _stored(case, "state").items() if ".running_" not in name}
+    theirs = {name: value for name, value in published.stored(case, "state").items() if ".running_" not in name}
     ours = sum(p.numel() for p in config.build(spec, 4, generator).parameters())
     assert ours == sum(value.numel() for value in theirs.values())
 
 
-def test_what_has_no_counterpart_is_refused():
-    state, (spec, config) = _stored("read_sets", "state"), READERS["read_sets"]
+def test_what_has_no_counterpart_is_refused(published):
+    state, (spec, config) = published.stored("read_sets", "state"), READERS["read_sets"]
     with pytest.raises(
         ValueError, match=r"state has 'skip\.weight' and 0 more: expected no tensors beside the model's"
     ):

@@ -14,15 +14,12 @@ Every field went through alone, as their norm of nodes reads the whole batch ("t
 NG-GNN editor takes changes of biases from the wrong nodes. Both are shown below.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from neuralfields import SIREN, FieldBatch, FieldSpec
-from wsnets.features import WeightFeatures, weight_features
+from neuralfields import SIREN
 from wsnets.models.neural_graph import FieldNorm, GNNConfig
 from wsnets.models.neural_graph_transformer import TransformerConfig
 from wsnets.published.neural_graph import convert
@@ -62,29 +59,17 @@ EDITORS = {
 }
 
 
-def _stored(case: str, part: str) -> dict[str, torch.Tensor]:
-    file, name = case.split("/")
-    stored = load_file(Path(__file__).with_name(f"{file}.safetensors"))
-    prefix = f"{name}/{part}."
-    return {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
-
-
-def _features(case: str, spec: FieldSpec) -> WeightFeatures:
-    stored = _stored(case, "fields")
-    return weight_features(FieldBatch(spec, {name: stored[name] for name in spec.shapes}))
-
-
-def _reader(case: str, generator: torch.Generator) -> torch.nn.Module:
+def _reader(published, case: str, generator: torch.Generator) -> torch.nn.Module:
     spec, config = READERS[case]
     model = config.build(spec, 4, generator).double().eval()
-    model.load_state_dict(convert(_stored(case, "state")))
+    model.load_state_dict(convert(published.stored(case, "state")))
     return model
 
 
-def _editor(case: str, generator: torch.Generator) -> torch.nn.Module:
+def _editor(published, case: str, generator: torch.Generator) -> torch.nn.Module:
     spec, config = EDITORS[case]
     model = config.build_editor(spec, generator).double().eval()
-    model.load_state_dict(convert(_stored(case, "state")))
+    model.load_state_dict(convert(published.stored(case, "state")))
     return model
 
 
@@ -93,14 +78,15 @@ def _assert_equal(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("case", READERS)
-def test_a_reader_gives_the_numbers_of_the_public_one(case: str, generator: torch.Generator):
-    result = _reader(case, generator)(_features(case, READERS[case][0]))
-    _assert_equal(result, _stored(case, "out")["y"])
+def test_a_reader_gives_the_numbers_of_the_public_one(published, case: str, generator: torch.Generator):
+    result = _reader(published, case, generator)(published.features(case, READERS[case][0]))
+    _assert_equal(result, published.stored(case, "out")["y"])
 
 
 @pytest.mark.parametrize("case", EDITORS)
-def test_an_editor_gives_the_numbers_of_the_public_one(case: str, generator: torch.Generator):
-    change, expected = _editor(case, generator)(_features(case, EDITORS[case][0])), _stored(case, "out")
+def test_an_editor_gives_the_numbers_of_the_public_one(published, case: str, generator: torch.Generator):
+    change = _editor(published, case, generator)(published.features(case, EDITORS[case][0]))
+    expected = published.stored(case, "out")
     for layer, (weight, bias) in enumerate(zip(change.weights, change.biases, strict=True)):
         _assert_equal(weight[..., 0], expected[f"weights.{layer}"])
         if case.startswith("ng_t"):
@@ -109,21 +95,22 @@ def test_an_editor_gives_the_numbers_of_the_public_one(case: str, generator: tor
 
 @pytest.mark.parametrize("case", [case for case in READERS if case.startswith("ng_gnn")])
 def test_the_public_norm_mixes_the_fields_of_a_batch(
-    case: str, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+    published, case: str, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ):
     def over_all(self: FieldNorm, x: torch.Tensor) -> torch.Tensor:
         return (x - x.mean()) / (x.std(unbiased=False) + 1e-5) * self.weight + self.bias
 
-    expected = _stored(case, "out")
+    expected = published.stored(case, "out")
     assert not torch.allclose(expected["together"], expected["y"], rtol=1e-5, atol=0.0)
     monkeypatch.setattr(FieldNorm, "forward", over_all)
-    _assert_equal(_reader(case, generator)(_features(case, READERS[case][0])), expected["together"])
+    _assert_equal(_reader(published, case, generator)(published.features(case, READERS[case][0])), expected["together"])
 
 
 @pytest.mark.parametrize("case", [case for case in EDITORS if case.startswith("ng_gnn")])
-def test_the_public_gnn_counts_biases_from_the_first_input_node(case: str, generator: torch.Generator):
+def test_the_public_gnn_counts_biases_from_the_first_input_node(published, case: str, generator: torch.Generator):
     spec = EDITORS[case][0]
-    model, features, expected = _editor(case, generator), _features(case, spec), _stored(case, "out")
+    model, features = _editor(published, case, generator), published.features(case, spec)
+    expected = published.stored(case, "out")
     changes = model.node_head(model.gnn(features, None, whole=True)[0])[..., 0]
     shifted = changes[:, : -spec.in_dim].split(spec.dims[1:], dim=1)
     own = changes[:, spec.in_dim :].split(spec.dims[1:], dim=1)

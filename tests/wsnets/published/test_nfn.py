@@ -11,15 +11,12 @@ scales of editors, moved what starts near 0.
 Both readers' heads pool by HNPPool, the default of MlpHead.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from neuralfields import SIREN, FieldBatch, FieldSpec
-from wsnets.features import WeightFeatures, weight_features
+from neuralfields import SIREN
 from wsnets.models.nfn import HNPConfig, NPConfig
 from wsnets.published.nfn import convert
 
@@ -39,50 +36,39 @@ EDITORS = {
 }
 
 
-def _stored(case: str, part: str) -> dict[str, torch.Tensor]:
-    stored = load_file(Path(__file__).with_name("nfn.safetensors"))
-    prefix = f"{case}/{part}."
-    return {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
-
-
-def _features(case: str, spec: FieldSpec) -> WeightFeatures:
-    stored = _stored(case, "fields")
-    return weight_features(FieldBatch(spec, {name: stored[name] for name in spec.shapes}))
-
-
 @pytest.mark.parametrize("case", READERS)
-def test_a_reader_gives_the_numbers_of_the_public_one(case: str, generator: torch.Generator):
+def test_a_reader_gives_the_numbers_of_the_public_one(published, case: str, generator: torch.Generator):
     spec, config = READERS[case]
     model = config.build(spec, 4, generator).double().eval()
-    model.load_state_dict(convert(_stored(case, "state"), spec, config))
-    result, expected = model(_features(case, spec)), _stored(case, "out")["y"]
+    model.load_state_dict(convert(published.stored(case, "state"), spec, config))
+    result, expected = model(published.features(case, spec)), published.stored(case, "out")["y"]
     assert bool((expected.std(0) > 0.01).all())
     torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("case", EDITORS)
-def test_an_editor_gives_the_numbers_of_the_public_one(case: str, generator: torch.Generator):
+def test_an_editor_gives_the_numbers_of_the_public_one(published, case: str, generator: torch.Generator):
     spec, config = EDITORS[case]
     model = config.build_editor(spec, generator).double().eval()
-    model.load_state_dict(convert(_stored(case, "state"), spec, config))
-    change, expected = model(_features(case, spec)), _stored(case, "out")
+    model.load_state_dict(convert(published.stored(case, "state"), spec, config))
+    change, expected = model(published.features(case, spec)), published.stored(case, "out")
     for layer, (weight, bias) in enumerate(zip(change.weights, change.biases, strict=True)):
         torch.testing.assert_close(weight[..., 0], expected[f"weights.{layer}"], rtol=1e-9, atol=1e-13)
         torch.testing.assert_close(bias[..., 0], expected[f"biases.{layer}"], rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("case", [case for case in READERS if case.startswith("np")])
-def test_np_has_all_numbers_of_the_public_model_but_doubled_biases(case: str, generator: torch.Generator):
+def test_np_has_all_numbers_of_the_public_model_but_doubled_biases(published, case: str, generator: torch.Generator):
     spec, config = READERS[case]
-    theirs = sum(value.numel() for name, value in _stored(case, "state").items() if not name.endswith("._B"))
+    theirs = sum(value.numel() for name, value in published.stored(case, "state").items() if not name.endswith("._B"))
     ours = sum(p.numel() for p in config.build(spec, 4, generator).parameters())
     # Of the four biases of a weight tensor and the two of a bias tensor, one is left.
     assert theirs - ours == 4 * spec.num_layers * sum(config.channels)
 
 
-def test_the_public_hnp_layer_lacks_the_last_hidden_biases_in_the_last_weights(generator: torch.Generator):
+def test_the_public_hnp_layer_lacks_the_last_hidden_biases_in_the_last_weights(published, generator: torch.Generator):
     spec, config = READERS["hnp_read_tall"]
-    converted = convert(_stored("hnp_read_tall", "state"), spec, config)
+    converted = convert(published.stored("hnp_read_tall", "state"), spec, config)
     sets, width, channels = (1, 1, 2), config.channels[0], 2 * config.num_frequencies
     weight = converted["trunk.layers.0.node.3"].view(sum(sets), width, sum(sets), channels)
     assert bool((weight[2:, :, 1] == 0).all())
@@ -92,8 +78,8 @@ def test_the_public_hnp_layer_lacks_the_last_hidden_biases_in_the_last_weights(g
     assert bool((drawn != 0).all())
 
 
-def test_what_has_no_counterpart_is_refused():
-    state, (spec, config) = _stored("np_read", "state"), READERS["np_read"]
+def test_what_has_no_counterpart_is_refused(published):
+    state, (spec, config) = published.stored("np_read", "state"), READERS["np_read"]
     for name in ("nfnet_features.2.in_embed", "nfnet_features.3.gamma", "stats.weight"):
         with pytest.raises(ValueError, match=f"state has '{name}' and 0 more: expected no tensors beside the model's"):
             convert({**state, name: torch.zeros(1)}, spec, config)

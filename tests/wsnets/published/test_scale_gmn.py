@@ -6,15 +6,12 @@ files mnist_cls and mnist_editing, forward and bidirectional, with d_hid, d_k, d
 and the changes named with each case, built with torch's own initialisation in evaluation mode, on five random fields.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from neuralfields import SIREN, FieldBatch, FieldSpec, ReLUField
-from wsnets.features import WeightFeatures, weight_features
+from neuralfields import SIREN, ReLUField
 from wsnets.models.scale_gmn import BidirectionalConfig, ScaleGMNConfig
 from wsnets.published.scale_gmn import convert
 
@@ -44,34 +41,22 @@ EDITORS = {
 }
 
 
-def _stored(case: str, part: str) -> dict[str, torch.Tensor]:
-    file, name = case.split("/")
-    stored = load_file(Path(__file__).with_name(f"{file}.safetensors"))
-    prefix = f"{name}/{part}."
-    return {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
-
-
-def _features(case: str, spec: FieldSpec) -> WeightFeatures:
-    stored = _stored(case, "fields")
-    return weight_features(FieldBatch(spec, {name: stored[name] for name in spec.shapes}))
-
-
 @pytest.mark.parametrize("case", READERS)
-def test_a_reader_gives_the_numbers_of_the_public_one(case: str, generator: torch.Generator):
+def test_a_reader_gives_the_numbers_of_the_public_one(published, case: str, generator: torch.Generator):
     spec, config = READERS[case]
     model = config.build(spec, 4, generator).double().eval()
-    model.load_state_dict(convert(_stored(case, "state")))
-    result = model(_features(case, spec))
-    torch.testing.assert_close(result, _stored(case, "out")["y"], rtol=1e-9, atol=1e-11)
+    model.load_state_dict(convert(published.stored(case, "state")))
+    result = model(published.features(case, spec))
+    torch.testing.assert_close(result, published.stored(case, "out")["y"], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("case", EDITORS)
-def test_an_editor_gives_the_numbers_of_the_public_one(case: str, generator: torch.Generator):
+def test_an_editor_gives_the_numbers_of_the_public_one(published, case: str, generator: torch.Generator):
     spec, config = EDITORS[case]
     model = config.build_editor(spec, generator).double().eval()
-    model.load_state_dict(convert(_stored(case, "state")))
-    change = model(_features(case, spec))
-    expected = _stored(case, "out")
+    model.load_state_dict(convert(published.stored(case, "state")))
+    change = model(published.features(case, spec))
+    expected = published.stored(case, "out")
     for layer, (weight, bias) in enumerate(zip(change.weights, change.biases, strict=True)):
         torch.testing.assert_close(weight[..., 0], expected[f"weights.{layer}"], rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(bias[..., 0], expected[f"biases.{layer}"], rtol=1e-9, atol=1e-11)
