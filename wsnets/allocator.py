@@ -1,8 +1,8 @@
 """Keep freed memory: glibc gives every large tensor back to the kernel and faults it in anew at the next step.
 
 Training that makes and drops the same large activations at every step spends half of its time on that. The three
-settings below are what MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_ set from outside; mallopt(3) sets
-them from within.
+settings below are what MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_ and MALLOC_TOP_PAD_ set from outside; mallopt(3)
+sets them from within.
 """
 
 import ctypes

@@ -69,6 +69,39 @@ def _middle(fields: FieldBatch) -> torch.Tensor:
     return render.image(fields, (32, 32), clip=False)[:, 12:20, 12:20]
 
 
+def test_a_point_goes_where_resize_rotation_and_shift_say(generator: Generator) -> None:
+    """What was at x is seen at factor * x, then turned counter-clockwise on the screen, then moved."""
+    for axes in ("ij", "xy"):
+        fields = random_fields(SIREN(2, 1, hidden=(7, 5), w0=3.0, axes=axes), N, generator)
+        right, up = torch.rand(2, 30, generator=generator, dtype=torch.float64) * 2 - 1
+        x = screen(fields.spec, right, -up)
+        factor, degrees = torch.tensor([[0.7, 1.6]], dtype=torch.float64), torch.tensor(35.0, dtype=torch.float64)
+        torch.testing.assert_close(evaluate(resize(fields, factor.expand(N, 2)), x * factor), evaluate(fields, x))
+        angle = torch.deg2rad(degrees)
+        turned = screen(fields.spec, right * angle.cos() - up * angle.sin(), -(right * angle.sin() + up * angle.cos()))
+        torch.testing.assert_close(evaluate(rotate(fields, degrees), turned), evaluate(fields, x))
+        by = screen(fields.spec, torch.tensor(0.3, dtype=torch.float64), torch.tensor(-0.2, dtype=torch.float64))
+        torch.testing.assert_close(evaluate(shift(fields, by), x + by), evaluate(fields, x))
+
+
+@pytest.mark.parametrize("in_dim", [2, 3])
+def test_config_resizes_then_turns_then_moves(in_dim: int, generator: Generator) -> None:
+    fields = random_fields(SIREN(in_dim, 1, hidden=(9, 5), w0=3.0), 100, generator)
+    config = AugmentConfig(resize=(0.25, 0.5), rotation=180.0, shift=0.1)
+    changed = config.apply(fields, generator)
+    matrix = torch.linalg.lstsq(fields.weights[0], changed.weights[0]).solution
+    offset = torch.linalg.lstsq(fields.weights[0], (changed.biases[0] - fields.biases[0]).unsqueeze(2)).solution
+    factor = 1.0 / torch.linalg.det(matrix).pow(1 / in_dim)
+    assert 0.25 - 1e-6 <= factor.min() < factor.max() <= 0.5 + 1e-6
+    turn = matrix * factor.view(-1, 1, 1)
+    torch.testing.assert_close(turn @ turn.mT, torch.eye(in_dim, dtype=torch.float64).expand_as(turn))
+    by = -torch.linalg.solve(matrix, offset)  # a shift before the others would be made smaller by the factor
+    assert 0.09 < by.abs().max() <= 0.1 + 1e-6
+    x = points(fields, generator)
+    expected = evaluate(fields, x @ matrix.mT + offset.mT)
+    torch.testing.assert_close(evaluate(changed, x), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_rotation_in_space_is_right_handed_and_keeps_the_axis(generator: Generator) -> None:
     fields = random_fields(SIREN(3, 1, hidden=(7,)), N, generator)
     x = points(fields, generator)

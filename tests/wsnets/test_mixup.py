@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator
 
-from neuralfields import SIREN, symmetry
+from neuralfields import SIREN, FieldBatch, ReLUField, symmetry
 from neuralfields.evaluate import evaluate
 from neuralfields.testing import random_fields
 from wsnets.align import aligned, lerp
@@ -41,6 +41,16 @@ def test_aligned_mixtures_of_moved_copies_are_the_field(generator: Generator) ->
     torch.testing.assert_close(mixed.flat(), copies.flat(), rtol=1e-9, atol=1e-9)
     raw, _, _ = mix(copies, 1.0, generator)
     assert (raw.flat() - copies.flat()).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("matching", ["permuted", "aligned"])
+def test_partners_show_what_they_did_whatever_the_activation(matching, generator: Generator) -> None:
+    spec = ReLUField(2, 3, hidden=(7, 5))
+    fields = random_fields(spec, N, generator)
+    mixed, other, share = mix(fields, 1.0, generator, matching)
+    partners = FieldBatch.from_flat(spec, (mixed.flat() - share * fields.flat()) / (1 - share))
+    x = torch.rand(20, 2, generator=generator, dtype=torch.float64) * 2 - 1
+    torch.testing.assert_close(evaluate(partners, x), evaluate(fields[other], x), rtol=1e-6, atol=1e-6)
 
 
 def test_aligned_partners_are_brought_to_their_field(generator: Generator) -> None:

@@ -103,7 +103,7 @@ class DWSStack(nn.Module):
                 self.activations.append(activations(self.places, config.width, config.norm, config.p_dropout))
 
     def forward(self, features: WeightFeatures, generator: Generator | None) -> list[Tensor]:
-        """Return values of all sites, sets (F C, N, T) and matrices (N, O, I, C)."""
+        """Return values of all sites, sets (F C, N, T) and matrices (N, O, I, C); needs autocast to be off."""
         values = [to_site(place, x) for place, x in zip(self.places, features.tensors, strict=True)]
         for index, layer in enumerate(self.layers):
             values = layer(values, self.activations[index - 1] if index else None, generator)
@@ -164,9 +164,10 @@ class DWSReader(nn.Module):
 
     def forward(self, features: WeightFeatures, generator: Generator | None = None) -> Tensor:
         """Return outputs (N, num_outputs); `generator` draws the dropout masks in training mode."""
-        values = self.stack(features, generator)
-        ways = zip(self.stack.places, values, self.activations, strict=True)
-        seen = [see(place, y, activation, self.pool, generator) for place, y, activation in ways]
+        with torch.autocast(features.weights[0].device.type, enabled=False):
+            values = self.stack(features, generator)
+            ways = zip(self.stack.places, values, self.activations, strict=True)
+            seen = [see(place, y, activation, self.pool, generator) for place, y, activation in ways]
         y = self.head[0](torch.cat([s.pooled for s in seen]).T)
         for layer in self.head[1:]:
             y = layer(y.relu())
@@ -186,7 +187,8 @@ class DWSEditor(nn.Module):
 
     def forward(self, features: WeightFeatures, generator: Generator | None = None) -> WeightFeatures:
         """Return the changes; `generator` draws the dropout masks in training mode."""
-        values = self.stack(features, generator)
+        with torch.autocast(features.weights[0].device.type, enabled=False):
+            values = self.stack(features, generator)
         places = zip(self.stack.places, values, features.tensors, strict=True)
         tensors = [from_site(place, y, like) * self.scales[i] for i, (place, y, like) in enumerate(places)]
         return WeightFeatures(tuple(tensors[0::2]), tuple(tensors[1::2]))

@@ -33,7 +33,7 @@ class GaussianFeatures(nn.Module):
         angles = x * self.frequencies
         if angles.requires_grad:
             return torch.cat((angles.sin(), angles.cos()), dim=-1)
-        y = x.new_empty(*x.shape[:-1], self.num_out)
+        y = angles.new_empty(*x.shape[:-1], self.num_out)
         half = len(self.frequencies)
         torch.sin(angles, out=y[..., :half])
         torch.cos(angles, out=y[..., half:])

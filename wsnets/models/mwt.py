@@ -4,7 +4,7 @@ Legend: N fields or images, C channels, M pixels, K steps, L hidden layers after
 tokens, D width of the transformer.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -96,9 +96,10 @@ class MWTConfig:
     @classmethod
     def from_json(cls, data: dict) -> "MWTConfig":
         """Read `to_json` output. Raises ValueError for unknown keys."""
-        unknown = sorted(set(data) - set(cls.__dataclass_fields__))
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(data) - set(known))
         if unknown:
-            raise ValueError(f"mwt: unknown options {unknown}; expected {list(cls.__dataclass_fields__)}")
+            raise ValueError(f"mwt: unknown options {unknown}; expected {known}")
         return cls(**data)
 
     def build(self, channels: int, num_outputs: int, generator: Generator) -> "MWT":

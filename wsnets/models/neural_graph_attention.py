@@ -17,9 +17,12 @@ def attend(edges: Tensor, weight: Tensor, nodes: tuple[Tensor, Tensor, Tensor], 
 
     values_hi = sum_j a_hij (v_hj * (M_h e_ij)) and gathered_hi = sum_j a_hij e_ij, of which a linear map of e_ij in the
     values is one too. edges e (N, I, V, E); weight: A, B, M (3, H, D, E); nodes: q (H, D, N, I), k, v (H, D, N, V) ->
-    values (H, D, N, I), gathered (N, I, H, E). Diao and Loynd, "Relational attention", ICLR 2023.
+    values (H, D, N, I), gathered (N, I, H, E), in the weight's precision whatever autocast says. Diao and Loynd,
+    "Relational attention", ICLR 2023.
     """
-    return _Attend.apply(edges, weight, *nodes, scale)  # type: ignore[return-value]
+    with torch.autocast(edges.device.type, enabled=False):
+        same = (x.to(weight.dtype) for x in nodes)
+        return _Attend.apply(edges.to(weight.dtype), weight, *same, scale)  # type: ignore[return-value]
 
 
 def pair_sum(maps: Tensor, sources: Tensor, targets: Tensor) -> Tensor:

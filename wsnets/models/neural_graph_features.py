@@ -51,10 +51,11 @@ class ScalarEmbedding(nn.Module):
     def forward(self, x: Tensor, direction: tuple[float, ...], then: nn.Linear | None = None) -> Tensor:
         """Return embeddings, mapped on by `then`, at no cost: two linear maps in a row are one."""
         weight, bias = composed(then, self.linear.weight, self.linear.bias)
-        d = weight.new_tensor(direction)
+        d = self.frequencies.new_tensor(direction)
         if len(self.frequencies) == 0:
             return x.unsqueeze(-1) * (weight @ d) + bias
-        frequencies = 2.0 * math.pi * (self.frequencies @ d)
+        # Not a matrix product, which autocast would round: sines of large phases need all their digits.
+        frequencies = 2.0 * math.pi * (self.frequencies * d).sum(dim=1)
         cosines, sines = weight.chunk(2, dim=1)
         return sinusoids(x.reshape(-1), frequencies, cosines, sines, bias).view(*x.shape, -1)
 

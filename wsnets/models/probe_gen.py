@@ -86,7 +86,9 @@ class ProbeGen(nn.Module):
 
     def forward(self, features: WeightFeatures, generator: Generator | None = None) -> Tensor:
         """Return outputs (N, num_outputs); nothing is drawn from `generator`."""
-        x = evaluate(raw_fields(features, "probe_gen"), self.coordinates()).flatten(1)
+        fields = raw_fields(features, "probe_gen")
+        with torch.autocast(fields.biases[0].device.type, enabled=False):  # sines of large phases need all their digits
+            x = evaluate(fields, self.coordinates()).flatten(1)
         *layers, last = self.layers
         for layer in layers:
             x = functional.relu(layer(x))

@@ -22,6 +22,17 @@ def test_values_are_sines_and_cosines_whether_or_not_a_gradient_is_wanted(genera
     assert_gradients(encode, [x.detach()])
 
 
+@pytest.mark.parametrize(
+    ("of_x", "of_model"), [("bfloat16", "float32"), ("float32", "float64"), ("float64", "float32")]
+)
+def test_precision_is_that_of_the_angles_whether_or_not_a_gradient_is_wanted(of_x, of_model, generator: Generator):
+    encode = GaussianFeatures(5, 0.5, generator).to(getattr(torch, of_model))
+    x = torch.randn(4, 1, generator=generator).to(getattr(torch, of_x))
+    with_gradient = encode(x.clone().requires_grad_())
+    assert encode(x).dtype == with_gradient.dtype == torch.promote_types(x.dtype, encode.frequencies.dtype)
+    assert torch.equal(encode(x), with_gradient)
+
+
 def test_scale_is_the_spread_of_the_frequencies_in_periods(generator: Generator):
     periods = GaussianFeatures(20_000, 3.0, generator).frequencies / (2.0 * math.pi)
     assert abs(float(periods.std()) - 3.0) < 0.05

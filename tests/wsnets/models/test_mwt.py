@@ -114,6 +114,8 @@ def test_settings_round_trip_and_are_checked(images: Tensor, model: MWT):
     assert MWTConfig.from_json(MWTConfig.small().to_json()) == MWTConfig.small()
     with pytest.raises(ValueError, match="unknown options"):
         MWTConfig.from_json({"heads": 4})
+    with pytest.raises(ValueError, match=r"unknown options \['paper'\]; expected \['hidden', 'layers',"):
+        MWTConfig.from_json({"paper": "another"})
     wrong = {"steps": 0, "gain": 0.0, "feedback": -1.0, "width": 100, "rate_high": 0.0}
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=f"{name}=.*: expected"):
