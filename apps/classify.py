@@ -91,7 +91,7 @@ def run_comparison(
         row: dict[str, Any] = {"validation": reader.training.get("val_accuracy")}
         if test is not None and is_lead():
             row["test"] = reader.evaluate(test).accuracy
-        return {**row, **measures(reader)}
+        return {**row, **measures(reader, out)}
 
     compare(options.compare or "", options.out, one, output)
 

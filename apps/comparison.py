@@ -41,9 +41,13 @@ def compare(names: str, out: str, train: Callable[[str, str], Row], output: Outp
     return rows
 
 
-def measures(network: "Network") -> Row:
-    """What every comparison shows of a training: seconds, fields per second, epochs, parameters."""
+def measures(network: "Network", out: str) -> Row:
+    """What every comparison shows of a training: seconds, fields per second, epochs, parameters; draws its curves."""
+    from wsnets.train import plot_history
+
     training = network.training
+    if is_lead():
+        plot_history(training, Path(out) / "curves.png")
     return {
         "seconds": training["seconds"],
         "fields/s": speed(training),

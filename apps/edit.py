@@ -101,7 +101,7 @@ def train_edit(options: TrainEdit, output: Output) -> None:
         if test is not None and is_lead():
             found = judge(editor, test)
             row.update({"test MSE": found["mse"], "unedited": found["mse_unedited"]})
-        return {**row, **measures(editor)}
+        return {**row, **measures(editor, out)}
 
     if options.compare is not None:
         compare(options.compare, options.out, one, output)

@@ -68,7 +68,7 @@ def train_regress(options: TrainRegress, output: Output) -> None:
         if test is not None and is_lead():
             found = judged(regressor, test)
             row.update({"test R2": found["r2"], "test tau": found["tau"]})
-        return {**row, **measures(regressor)}
+        return {**row, **measures(regressor, out)}
 
     if options.compare is not None:
         compare(options.compare, options.out, one, output)

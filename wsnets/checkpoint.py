@@ -1,6 +1,7 @@
 """Checkpoints: tensors and JSON in one file that exists whole or not at all; no pickle."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -31,6 +32,25 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
 def write_text(path: Path, text: str) -> None:
     """Write text atomically: temporary name, flush, rename."""
     write_atomic(path, text.encode())
+
+
+def read_about(path: Path, form: str, version: int, keys: Iterable[str]) -> dict:
+    """The JSON object of a trained network, of a format and at most a version, with at least these keys.
+
+    Raises FileNotFoundError where there is none, ValueError for a damaged, foreign or newer one; each in one line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} holds no finished network: {path.name} is not there")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    missing = sorted({"format", "version", *keys} - set(about if isinstance(about, dict) else ()))
+    if missing or about["format"] != form:
+        raise ValueError(f"{path} is not a network of this kind: keys missing {missing}, format expected {form!r}")
+    if about["version"] > version:
+        raise ValueError(f"{path} is of format version {about['version']}, this program reads up to {version}: upgrade")
+    return about
 
 
 def pick(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ statistics, reference of the alignment); training.json (figures of the training)
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ _READ_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class Network(ABC):
     """A trained network on fields of one spec.
 
     settings: of the model; normaliser, aligner: applied to fields before the model, as in training; training: figures
@@ -50,14 +51,14 @@ class Network:
         """Number of trained parameters of the model."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    @abstractmethod
     def about(self) -> dict:
         """What the task adds to network.json, plain JSON values."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def rebuild(cls, about: dict, spec: FieldSpec, settings: models.ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
         """From `about`: an untrained model, and the fields that the task adds to this class."""
-        raise NotImplementedError
 
     def prepare(self, fields: FieldBatch) -> FieldBatch:
         """Fields as the model is to see them: checked, in single precision, aligned where that was asked for."""
@@ -154,20 +155,7 @@ def check_spec(given: FieldSpec, expected: FieldSpec) -> None:
 
 def read_about(folder: Path) -> dict:
     """Read network.json of a folder. Raises FileNotFoundError or ValueError in one line when it is none."""
-    path = folder / FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no finished network: {FILE} is not there")
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    keys = ("format", "version", "task", "spec", "model", "normalise", "align")
-    missing = sorted(set(keys) - set(about)) if isinstance(about, dict) else keys
-    if missing or about["format"] != FORMAT:
-        raise ValueError(f"{path} is not a network: keys missing {list(missing)}, format expected {FORMAT!r}")
-    if about["version"] > VERSION:
-        raise ValueError(f"{path} is of format version {about['version']}, this program reads up to {VERSION}: upgrade")
-    return about
+    return checkpoint.read_about(folder / FILE, FORMAT, VERSION, ("task", "spec", "model", "normalise", "align"))
 
 
 def fresh() -> Generator:

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from apps.bench import gpu_rows
@@ -24,6 +25,7 @@ from apps.bench.rows import now, versions
 ROOT = Path(__file__).resolve().parents[2]
 _LOSS_S = 10  # what ending a part and its process takes, and starting another
 _CHECKS_S = 180  # no more, so that what is measured has its time
+_NEEDED = ("torch", "triton", "numpy", "safetensors", "pyarrow", "imageio")
 _PACKAGES = ("torch", "triton", "jax", "numpy", "neuralfields")
 _PREFACE = """# On a GPU
 
@@ -283,6 +285,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def no_gpu() -> str | None:
     """Why there is nothing to check here, or None where there is a GPU."""
+    absent = [name for name in _NEEDED if find_spec(name) is None]
+    if absent:
+        return f"{', '.join(absent)} not installed for {sys.executable}: expected {', '.join(_NEEDED)}"
     from fitting.kernels import step_triton
 
     if os.environ.get("TRITON_INTERPRET"):
@@ -309,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"--only {options.only}: expected starts of some of {', '.join(part.name for part in parts)}",
             file=sys.stderr,
         )
-        return 1
+        return 2
     print(f"{gpu_rows.card()}; {versions(*_PACKAGES)}\n", flush=True)
     try:
         report = run_parts(

@@ -74,6 +74,7 @@ def test_compare_prints_one_table_and_goes_on(nf, store: Path, tmp_path: Path) -
     rows = {row["model"]: row for row in done.figures["compare"]}
     assert rows.keys() == {"mlp", "ng_gnn"}
     assert all(0 <= row["test"] <= 1 and row["parameters"] > 0 and row["seconds"] > 0 for row in rows.values())
+    assert all((out / name / "curves.png").is_file() for name in rows)
     assert json.loads((out / "compare.json").read_text()) == done.figures["compare"]
     with (out / "compare.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))

@@ -69,7 +69,7 @@ def test_folders_that_hold_no_reader(folder: Path, tmp_path: Path):
     about = json.loads((folder / "network.json").read_text())
     for change, message in (
         ({"version": 7}, "format version 7, this program reads up to 1"),
-        ({"format": "other"}, "is not a network"),
+        ({"format": "other"}, "is not a network of this kind"),
         ({"model": {"name": "mlp", "hidden": [9]}}, "does not fit"),
     ):
         (folder / "network.json").write_text(json.dumps({**about, **change}))

@@ -178,7 +178,7 @@ class MetaReader:
     def load(cls, folder: str | Path) -> "MetaReader":
         """Read a folder. Raises FileNotFoundError or ValueError in one line when it holds no such reader."""
         folder = Path(folder)
-        about = _read_about(folder)
+        about = checkpoint.read_about(folder / FILE, FORMAT, VERSION, ("shape", "classes", "model"))
         shape, classes = tuple(about["shape"]), tuple(about["classes"])
         model = MWTConfig.from_json(about["model"]).build(shape[2], len(classes), Generator().manual_seed(0))
         tensors, _ = checkpoint.read(folder / "model.safetensors")
@@ -295,18 +295,3 @@ def _summary(state: RunState, config: MetaConfig, task: MetaTask) -> dict:
         "config": config.to_json(),
         "history": state.history,
     }
-
-
-def _read_about(folder: Path) -> dict:
-    path = folder / FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no finished reader: {FILE} is not there")
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ValueError(f"{path} is not of this program: format expected {FORMAT!r}")
-    if about["version"] > VERSION:
-        raise ValueError(f"{path} is of format version {about['version']}, this program reads up to {VERSION}: upgrade")
-    return about

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from apps.bench.peers import training_step
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
 
@@ -37,16 +38,7 @@ def step(fields: FieldBatch, labels: Tensor, name: str = "dws") -> Callable[[], 
         raise ValueError(f"name={name!r}: expected 'dws'")
     model, given = build(fields.spec), inputs(fields)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, amsgrad=True, weight_decay=_DECAY)
-    model.train()
-
-    def once() -> float:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(given), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return once
+    return training_step(model, lambda: model(given), labels, optimizer)
 
 
 def build(spec: FieldSpec) -> nn.Module:

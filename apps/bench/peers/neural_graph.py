@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from apps.bench.peers import training_step
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
 
@@ -44,17 +45,7 @@ def step(fields: FieldBatch, labels: Tensor, name: str = "ng_gnn") -> Callable[[
     settings = published(name)
     model, given = build(settings, fields.spec), inputs(fields)
     optimizer = importlib.import_module("hydra").utils.instantiate(settings.optim, params=list(model.parameters()))
-    model.train()
-
-    def once() -> float:
-        loss = nn.functional.cross_entropy(model(given), labels)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad_max_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.item()
-
-    return once
+    return training_step(model, lambda: model(given), labels, optimizer, settings.clip_grad_max_norm)
 
 
 def published(name: str) -> Any:

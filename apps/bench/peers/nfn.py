@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from apps.bench.peers import training_step
 from neuralfields.batch import FieldBatch
 
 # Of classify_siren_configs: nfnet/inv_ff_io_mnist.yaml (NP) and inv_ff_mnist.yaml (HNP), opt/adam.yaml.
@@ -36,16 +37,7 @@ def step(fields: FieldBatch, labels: Tensor, name: str = "nfn_np") -> Callable[[
     features = wsfeatures(fields)
     model = build(features, name)
     optimizer = torch.optim.Adam(model.parameters(), lr=_RATE)
-    model.train()
-
-    def once() -> float:
-        optimizer.zero_grad(True)
-        loss = nn.functional.cross_entropy(model(features), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return once
+    return training_step(model, lambda: model(features), labels, optimizer)
 
 
 def wsfeatures(fields: FieldBatch):

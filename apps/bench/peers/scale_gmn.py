@@ -15,6 +15,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from apps.bench.peers import training_step
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
 
@@ -41,17 +42,7 @@ def step(fields: FieldBatch, labels: Tensor, name: str = "scale_gmn") -> Callabl
     chosen = settings["optimization"]
     rate = {key: float(value) for key, value in chosen["optimizer_args"].items()}
     optimizer = getattr(torch.optim, chosen["optimizer_name"])(model.parameters(), **rate)
-    model.train()
-
-    def once() -> float:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(graph.clone()), labels)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), chosen["clip_grad_max_norm"])
-        optimizer.step()
-        return loss.item()
-
-    return once
+    return training_step(model, lambda: model(graph.clone()), labels, optimizer, chosen["clip_grad_max_norm"])
 
 
 def published(name: str) -> dict:

@@ -47,6 +47,16 @@ def test_without_a_gpu_it_says_why_in_one_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_python_without_the_packages_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None if name in ("torch", "pyarrow") else object())
+    assert gpu.main([]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("gpu-check: torch, pyarrow not installed for ")
+    assert said.count("\n") == 1
+
+
 def test_the_interpreter_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert "TRITON_INTERPRET" in (gpu.no_gpu() or "")

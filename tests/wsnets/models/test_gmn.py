@@ -9,6 +9,7 @@ from neuralfields.testing import assert_equivariant, assert_invariant, random_fi
 from wsnets import models
 from wsnets.features import weight_features
 from wsnets.models.gmn import GMN, FirstEdges, GMNConfig, UpdatedEdges
+from wsnets.network import to_fields
 
 SPECS = [SIREN(2, 3, hidden=(5, 4)), ReLUField(3, 2, hidden=(5, 3, 4)), SIREN(1, 1, hidden=(3,))]
 CONFIG = GMNConfig(width=6, num_layers=3)
@@ -22,12 +23,7 @@ def _read(spec: FieldSpec, generator: Generator):
 def _edit(spec: FieldSpec, generator: Generator):
     model = CONFIG.build_editor(spec, generator).double().eval()
 
-    def change(fields: FieldBatch) -> FieldBatch:
-        changed = model(weight_features(fields))
-        parts = ([part.squeeze(-1) for part in parts] for parts in (changed.weights, changed.biases))
-        return FieldBatch.from_layers(spec, *parts)
-
-    return change
+    return lambda fields: to_fields(model(weight_features(fields)), spec)
 
 
 def test_the_size_in_the_docstring_is_right(generator: Generator):

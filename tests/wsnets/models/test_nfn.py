@@ -17,6 +17,7 @@ from wsnets.models import nfn_layers
 from wsnets.models.gaussian_features import GaussianFeatures
 from wsnets.models.nfn import HNPConfig, NFNReader, NPConfig, Positions, readout, sinusoids
 from wsnets.models.nfn_layers import EquivariantLinear, Layout, _Block, means, signals_of
+from wsnets.network import to_fields
 
 DIMS = ((2, 5, 3, 4, 2), (3, 4, 2, 1), (2, 4, 3))
 SPEC = SIREN(2, 2, hidden=(5, 3))
@@ -203,12 +204,7 @@ def _read(config: HNPConfig, spec: FieldSpec, generator: Generator):
 def _edit(config: HNPConfig, spec: FieldSpec, generator: Generator):
     model = config.build_editor(spec, generator).double().eval()
 
-    def change(fields: FieldBatch) -> FieldBatch:
-        changed = model(weight_features(fields))
-        parts = ([part.squeeze(-1) for part in parts] for parts in (changed.weights, changed.biases))
-        return FieldBatch.from_layers(spec, *parts)
-
-    return change
+    return lambda fields: to_fields(model(weight_features(fields)), spec)
 
 
 @pytest.mark.parametrize(

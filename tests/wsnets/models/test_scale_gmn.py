@@ -14,6 +14,7 @@ from wsnets.features import weight_features
 from wsnets.models import scale_gmn
 from wsnets.models.scale_gmn import BidirectionalConfig, ScaleGMN, ScaleGMNConfig
 from wsnets.models.scale_gmn_layers import Live, Product
+from wsnets.network import to_fields
 
 KINDS = (ScaleGMNConfig, BidirectionalConfig)
 SPECS = {
@@ -43,12 +44,7 @@ def _reads(config: ScaleGMNConfig, spec: FieldSpec, generator: Generator):
 def _edits(config: ScaleGMNConfig, spec: FieldSpec, generator: Generator):
     model = config.build_editor(spec, generator).double().eval()
 
-    def change(fields: FieldBatch) -> FieldBatch:
-        changed = model(weight_features(fields))
-        parts = ([part.squeeze(-1) for part in parts] for parts in (changed.weights, changed.biases))
-        return FieldBatch.from_layers(spec, *parts)
-
-    return change
+    return lambda fields: to_fields(model(weight_features(fields)), spec)
 
 
 def test_the_sizes_in_the_docstring_are_right(generator: Generator):

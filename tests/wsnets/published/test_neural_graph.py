@@ -79,18 +79,13 @@ def _assert_equal(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("case", READERS)
 def test_a_reader_gives_the_numbers_of_the_public_one(published, case: str, generator: torch.Generator):
-    result = _reader(published, case, generator)(published.features(case, READERS[case][0]))
-    _assert_equal(result, published.stored(case, "out")["y"])
+    published.assert_read(_reader(published, case, generator), case, READERS[case][0])
 
 
 @pytest.mark.parametrize("case", EDITORS)
 def test_an_editor_gives_the_numbers_of_the_public_one(published, case: str, generator: torch.Generator):
-    change = _editor(published, case, generator)(published.features(case, EDITORS[case][0]))
-    expected = published.stored(case, "out")
-    for layer, (weight, bias) in enumerate(zip(change.weights, change.biases, strict=True)):
-        _assert_equal(weight[..., 0], expected[f"weights.{layer}"])
-        if case.startswith("ng_t"):
-            _assert_equal(bias[..., 0], expected[f"biases.{layer}"])
+    model = _editor(published, case, generator)
+    published.assert_edited(model, case, EDITORS[case][0], biases=case.startswith("ng_t"))
 
 
 @pytest.mark.parametrize("case", [case for case in READERS if case.startswith("ng_gnn")])
