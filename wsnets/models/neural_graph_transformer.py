@@ -32,7 +32,7 @@ class TransformerConfig:
     paper: ClassVar[str] = 'Kofinas et al., "Graph neural networks for learning equivariant representations", ICLR 2024'
     published: ClassVar[str] = "style editing, dilate MNIST, 64 probes: MSE 0.0175 (random init)"
     normalise: ClassVar[NormaliserMode] = "per_layer"
-    fields_at_once: ClassVar[int] = 16
+    fields_at_once: ClassVar[int] = 8
 
     node_width: int = 64
     edge_width: int = 32
