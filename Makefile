@@ -30,7 +30,7 @@ gpu-check:  ## what only a GPU can show, in 8 minutes: no install, but torch, tr
 # The install is editable: Python files are used where they lie, so that only what is compiled or declared makes it
 # stale. Torch goes first and by itself, so that another build of it can be chosen, as in
 # `make setup TORCH=path/to/torch.whl`; constraints.txt then keeps every other package at its tested version.
-NATIVE := $(wildcard CMakeLists.txt fitting/kernels/csrc/*)
+NATIVE := $(wildcard CMakeLists.txt */kernels/csrc/*)
 
 .venv/.installed: pyproject.toml constraints.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

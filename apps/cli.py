@@ -39,7 +39,7 @@ COMMANDS = {
     "fit views": Command(
         "apps.fit_views", "FitViews", "fit_views", "SOURCE --out DIR", "fit one radiance field to every posed scene"
     ),
-    "info": Command("apps.info", "Info", "info", "[STORE]", "describe a store, or this installation"),
+    "info": Command("apps.info", "Info", "info", "[FOLDER]", "describe a store, a network, or this installation"),
     "render": Command("apps.render", "Render", "render", "STORE --out FILE", "draw fields at any size"),
     "mesh": Command(
         "apps.mesh", "MeshFields", "mesh", "STORE --out DIR", "write the surfaces of shape fields as meshes"
@@ -59,6 +59,24 @@ COMMANDS = {
     "train meta": Command(
         "apps.meta", "TrainMeta", "train_meta", "SOURCE --out DIR", "train how fields are fitted, with their reader"
     ),
+    "train embed": Command(
+        "apps.embed", "TrainEmbed", "train_embed", "STORE --out DIR", "train latents that fields can be decoded from"
+    ),
+    "train generate": Command(
+        "apps.generate", "TrainGenerate", "train_generate", "STORE --out DIR", "train a network that makes new fields"
+    ),
+    "train align": Command(
+        "apps.train_align", "TrainAlign", "train_align", "STORE --out DIR", "train a network that aligns fields"
+    ),
+    "generate": Command("apps.generate", "Generate", "generate", "GENERATOR --out DIR", "write a store of new fields"),
+    "measure": Command(
+        "apps.measure", "Measure", "measure", "GENERATED --train STORE --test STORE", "judge generated fields honestly"
+    ),
+    "interpolate": Command(
+        "apps.interpolate", "Interpolate", "interpolate", "STORE --fields A B --out FILE", "draw a path of fields"
+    ),
+    "align": Command("apps.align", "Align", "align", "STORE --out DIR", "write fields brought next to a reference"),
+    "merge": Command("apps.merge", "Merge", "merge", "STORE [STORE ...] --out DIR", "average the fits of each item"),
     "predict": Command("apps.predict", "Predict", "predict", "READER STORE", "read fields by their weights"),
     "edit": Command("apps.edit", "Edit", "edit_store", "EDITOR STORE --out DIR", "write a store of edited fields"),
     "models": Command("apps.models", "Models", "list_models", "[NAME]", "list the networks that read and edit fields"),
@@ -122,11 +140,20 @@ def find_command(words: list[str]) -> str | None:
 
 def _parse(kind: Any, name: str, words: list[str]) -> Any:
     """Options of a command, or the exit code when help was asked for or the words do not fit."""
+    import contextlib
+    import io
+
     import tyro
 
+    from apps.complaint import complaint
+
+    said = io.StringIO()
     try:
-        return tyro.cli(kind, prog=f"nf {name}", args=words, config=(tyro.conf.FlagCreatePairsOff,))
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, prog=f"nf {name}", args=words, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as leave:
+        if leave.code == BAD_INPUT:
+            print(f"nf: error: {complaint(said.getvalue(), name)}", file=sys.stderr)
         return leave.code if isinstance(leave.code, int) else BAD_INPUT
 
 

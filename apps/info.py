@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from tyro.conf import Positional, arg
 
+from apps.info_network import is_network, network
 from apps.options import SHOWN, Shown
 from apps.output import Output, file_size, psnr_figures, psnr_line, sparkline
 from apps.versions import cores, processor, versions
@@ -28,10 +29,10 @@ JUDGED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Describe a store; without STORE, this installation: versions, backends, processor."""
+    """Describe a store or a trained network; without either, this installation: versions, backends, processor."""
 
-    store: Annotated[Positional[str | None], arg(metavar="STORE", help_behavior_hint="(default: none)")] = None
-    """Folder of a store."""
+    store: Annotated[Positional[str | None], arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """Folder of a store, or one that `nf train` wrote."""
     check: bool = False
     """Read every file of the store and compare its checksum."""
     output: Shown = SHOWN
@@ -41,6 +42,8 @@ def info(options: Info, output: Output) -> None:
     """Run `nf info`."""
     if options.store is None:
         _installation(output)
+    elif not (Path(options.store) / "store.json").is_file() and is_network(options.store):
+        network(options.store, output)
     else:
         _store(options.store, options.check, output)
 

@@ -100,6 +100,8 @@ def train_meta(options: TrainMeta, output: Output) -> None:
         part = replace(options.images, split=options.test, limit=options.test_limit)
         test = images.load(options.source, **vars(part))
         labels_of(test)  # refused before the training, not after
+    if options.fields is not None and not (Path(options.out) / "training.json").is_file():
+        check_free(options.fields)
     pixels, labels, classes = torch.from_numpy(signals.pixels), labels_of(signals), signals.classes
     train: Any = lambda **watch: meta_classify(pixels, labels, config, options.out, classes, **watch)  # noqa: E731
     reader, seconds, epochs = watched(train, options.output.quiet)
@@ -130,6 +132,12 @@ def settings(options: MetaOptions) -> "MetaConfig":
     else:
         config = MetaConfig(model=MWTConfig() if size == "published" else MWTConfig.large(), **values)
     return replace(config, model=MWTConfig.from_json(with_pairs("option", words, config.model.to_json())))
+
+
+def check_free(fields: str) -> None:
+    """Raise ValueError where the folder for the fields holds a store, which the fields of a new training do not fit."""
+    if (Path(fields) / "store.json").is_file():
+        raise ValueError(f"fields={fields!r} holds a store already: expected a folder of its own")
 
 
 def labels_of(signals: "ImageSignals") -> np.ndarray:
@@ -170,16 +178,12 @@ def evaluate(reader: "MetaReader", test: "ImageSignals", out: Path, output: Outp
 
 def write_fields(reader: "MetaReader", signals: "ImageSignals", out: str) -> "FieldStore":
     """Fit a field to every image with the learned start and steps, and keep them in the store `out`."""
-    import hashlib
-
     import torch
 
     from fitting.fit import statistics
     from neuralfields.store import StoreWriter, open_store
 
-    model = reader.model
-    learned = [*model.start, *model.rates().values()]
-    digest = hashlib.sha256(b"".join(part.detach().cpu().numpy().tobytes() for part in learned)).hexdigest()
+    model, digest = reader.model, reader.digest()
     config = {"init": "meta", "optimizer": "meta-sgd", "steps": model.config.steps, "learned_sha256": digest}
     meta = {"recipe": None, "config": config, "signal": signals.describe(), "created_by": "nf train meta"}
     with StoreWriter(out, model.spec, meta, len(signals), SHARD) as writer:

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
@@ -17,7 +17,7 @@ WIDTH = 120  # characters of the table
 class Models:
     """List the networks on fields: paper, symmetries, parameters, published figures; or one of them, with its settings.
 
-    Parameters are counted, and symmetries named, for the classification of sine fields 2-32-32-1 into ten classes.
+    Parameters are counted, and symmetries named, for sine fields 2-32-32-1 of ten classes.
     """
 
     name: Annotated[Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="(default: all)")] = None
@@ -34,7 +34,7 @@ def list_models(options: Models, output: Output) -> None:
     if options.name is not None:
         show(options.name, options.size, output)
         return
-    rows = [describe(name) for name in models.names()]
+    rows = [describe(name) for name in models.everything()]
     for line in table(rows):
         output.say(line)
     output.say()
@@ -47,10 +47,10 @@ def list_models(options: Models, output: Output) -> None:
 
 def table(rows: list[dict]) -> list[str]:
     """Lines of at most WIDTH characters; the paper and its figures are wrapped below each other."""
-    cells = [("name", "group on sine", "edits", "published", "small")]
+    cells = [("name", "group on sine", "does", "published", "small")]
     for row in rows:
         numbers = f"{row['published_size']:,}", f"{row['small']:,}"
-        cells.append((row["name"], row["group"], "yes" if row["edits"] else "-", *numbers))
+        cells.append((row["name"], row["group"], row["does"], *numbers))
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     indent = 2 + sum(widths) + 2 * len(widths)
     lines = []
@@ -85,18 +85,33 @@ def describe(name: str) -> dict:
         "group": ", ".join(small.symmetry(spec)) or "nothing",
         "small": count(small),
         "published_size": count(published),
-        "edits": models.edits(name),
+        "does": models.does(name),
     }
 
 
 def count(settings) -> int:
-    """Parameters of a reader with these settings."""
+    """Parameters of a network with these settings.
+
+    Where all layers are alike, two shallow ones are made and the rest is added: some published ones fill a memory.
+    """
+    from wsnets import models
+
+    deep = getattr(settings, "num_layers", 0)
+    if deep <= 3 or models.does(models.name_of(settings)).startswith("reads"):
+        return made(settings)
+    two, three = (made(replace(settings, num_layers=layers)) for layers in (2, 3))
+    return two + (deep - 2) * (three - two)
+
+
+def made(settings) -> int:
+    """The same, of the network itself."""
     import torch
 
     from neuralfields import SIREN
+    from wsnets import models
 
-    model = settings.build(SIREN(2, 1), 10, torch.Generator().manual_seed(0))
-    return sum(parameter.numel() for parameter in model.parameters())
+    network = models.build(settings, SIREN(2, 1), 10, torch.Generator().manual_seed(0))
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def show(name: str, size: str, output: Output) -> None:
@@ -106,7 +121,7 @@ def show(name: str, size: str, output: Output) -> None:
     kind, about = models.kind(name), describe(name)
     settings = kind.small() if size == "small" else kind()
     output.facts([("model", name), ("paper", about["paper"]), ("published", about["published"])])
-    output.facts([("respects", about["group"]), ("edits", "yes" if about["edits"] else "no")])
+    output.facts([("respects", about["group"]), ("does", about["does"])])
     output.facts([("parameters", f"{about['small']:,} small, {about['published_size']:,} published")])
     usual = training(settings)
     output.facts([("training", ", ".join(f"{key} {value}" for key, value in usual.items()))])

@@ -16,8 +16,11 @@ from apps.progress import Progress
 from apps.training import limit_threads
 
 if TYPE_CHECKING:
-    from neuralfields import FieldStore
+    from torch import Tensor
+
+    from neuralfields import FieldBatch, FieldStore
     from wsnets import Reader, Regressor
+    from wsnets.tasks.meta_classify import MetaReader
 
 READ_AT_ONCE = 1024
 
@@ -30,7 +33,7 @@ class Predict:
     """
 
     reader: Annotated[Positional[str], arg(metavar="READER")]
-    """Folder that `nf train classify` or `nf train regress` wrote."""
+    """Folder that `nf train classify`, `nf train regress` or `nf train meta` wrote."""
     store: StorePath
     """Folder of a store."""
     out: Annotated[str | None, arg(metavar="FILE.csv", help_behavior_hint="(default: none)")] = None
@@ -45,9 +48,14 @@ def predict(options: Predict, output: Output) -> None:
     from neuralfields.store import open_store
     from wsnets import Reader, Regressor
     from wsnets.network import read_about
+    from wsnets.tasks import meta_classify
 
     limit_threads(options.threads)
-    task, store = read_about(Path(options.reader))["task"], open_store(options.store)
+    store = open_store(options.store)
+    if (Path(options.reader) / meta_classify.FILE).is_file():
+        _classes(options, StoredMeta.of(meta_classify.MetaReader.load(options.reader), store), store, output)
+        return
+    task = read_about(Path(options.reader))["task"]
     if task == "classify":
         _classes(options, Reader.load(options.reader), store, output)
     elif task == "regress":
@@ -56,7 +64,31 @@ def predict(options: Predict, output: Output) -> None:
         raise ValueError(f"{options.reader} was trained to {task}: expected one trained to classify or to regress")
 
 
-def _classes(options: Predict, reader: "Reader", store: "FieldStore", output: Output) -> None:
+@dataclass(frozen=True)
+class StoredMeta:
+    """A reader that was trained with its fits, for fields that it had fitted before."""
+
+    reader: "MetaReader"
+
+    @classmethod
+    def of(cls, reader: "MetaReader", store: "FieldStore") -> "StoredMeta":
+        """Raises ValueError for a store of other fields than this reader's own."""
+        made_by = (store.meta.get("config") or {}).get("learned_sha256")
+        if store.spec != reader.model.spec or made_by != reader.digest():
+            raise ValueError(f"{store.path} holds other fields than this network makes: see nf train meta --fields")
+        return cls(reader)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.reader.classes
+
+    def predict(self, fields: "FieldBatch") -> "Tensor":
+        """Probabilities (N, K)."""
+        return self.reader.read(fields)
+
+
+def _classes(options: Predict, reader: "Reader | StoredMeta", store: "FieldStore", output: Output) -> None:
     probabilities, seconds = _read(reader, store, options.output.quiet)
     chosen, known = probabilities.argmax(axis=1), store.labels >= 0
     accuracy = float((chosen[known] == store.labels[known]).mean()) if known.any() else None
@@ -88,7 +120,7 @@ def _values(options: Predict, regressor: "Regressor", store: "FieldStore", outpu
     write(options.out, store, (regressor.target, "predicted"), columns, output)
 
 
-def _read(network: "Reader | Regressor", store: "FieldStore", quiet: bool) -> tuple[np.ndarray, float]:
+def _read(network: "Reader | Regressor | StoredMeta", store: "FieldStore", quiet: bool) -> tuple[np.ndarray, float]:
     """Predictions for all fields, and the seconds it took. Raises ValueError for a store without fields."""
     from wsnets.data import batches
 

@@ -37,9 +37,7 @@ def suits(default: object) -> str:
 class TrainingOptions:
     """How the network is trained."""
 
-    model: Annotated[
-        str | None, arg(metavar="NAME", help_behavior_hint="(default: mlp; nfn_np to edit; orbit to contrast)")
-    ] = None
+    model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: what the task is known for)")] = None
     """Architecture of the network; `nf models` lists them."""
     size: Literal["small", "published"] = "small"
     """Settings of the architecture: small ones, which suit two cores, or those of the paper, which want a GPU."""
@@ -131,6 +129,10 @@ def validation_words(figures: dict[str, Any]) -> str:
         return f"{100 * figures['val_accuracy']:.2f} %"
     if "val_r2" in figures:
         return f"R2 {figures['val_r2']:.4f}, tau {figures['val_tau']:.4f}"
+    if "val_psnr" in figures:
+        return f"{figures['val_psnr']:.2f} dB"
+    if "val_units" in figures:
+        return f"{100 * figures['val_units']:.1f} % of units brought back"
     if "val_mse" in figures:
         return f"MSE {figures['val_mse']:.5f} ({figures['val_mse_unedited']:.5f} unedited)"
     return f"loss {figures['val_loss']:.4f}" if "val_loss" in figures else ""

@@ -26,7 +26,7 @@ class Embedder(Network):
     @classmethod
     def rebuild(cls, about: dict, spec: FieldSpec, settings: models.ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
         """From `about`: an untrained model, and the number of dimensions."""
-        return settings.build(spec, about["dim"], fresh()), {"dim": about["dim"]}
+        return models.build_reader(settings, spec, about["dim"], fresh()), {"dim": about["dim"]}
 
     def embed(self, fields: FieldBatch) -> Tensor:
         """Embeddings (N, dim) float32 of norm 1. Raises ValueError for fields of another spec or with NaN."""

@@ -113,6 +113,12 @@ class Normaliser:
             return features
         return replace(features.map(_standardise, self.mean, self.std), fields=features.fields)
 
+    def inverse(self, features: WeightFeatures) -> WeightFeatures:
+        """Undo the normalisation: x std + mean; a feature that is constant over the population gets its constant."""
+        if self.mode == "none":
+            return features
+        return features.map(_unstandardise, self.mean, self.std)
+
     def state(self) -> dict[str, Tensor]:
         """Statistics as named tensors, for a file."""
         names = [f"{kind}.{i}" for kind in ("mean", "std") for i in range(len(self.mean))]
@@ -128,6 +134,10 @@ class Normaliser:
 def _standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     scale = torch.where(std > 0, 1.0 / std, torch.zeros_like(std)).to(x.device)
     return (x - mean.to(x.device)) * scale
+
+
+def _unstandardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return x * std.to(x.device) + mean.to(x.device)
 
 
 class _Moments:

@@ -165,7 +165,8 @@ def run(
     its pieces of every batch, and the result is that of one process up to the order of sums.
     """
     keep_freed_memory()
-    loop = _Loop(model.to(choose_device(config.device)), task, config, at_once, processes or Processes())
+    model = model.to(choose_device(config.device))
+    loop = _Loop(model, task, config, file, at_once, processes or Processes())
     if file.is_file():
         _restore(loop.state, file, identity)
     while not loop.finished():
@@ -190,8 +191,10 @@ def learning_rate(config: LoopConfig, step: int, steps: int) -> float:
 class _Loop:
     """One run: where it stands, and what makes a step and an epoch of it."""
 
-    def __init__(self, model: nn.Module, task: Task, config: LoopConfig, at_once: int, processes: Processes) -> None:
-        self.task, self.config, self.processes = task, config, processes
+    def __init__(
+        self, model: nn.Module, task: Task, config: LoopConfig, file: Path, at_once: int, processes: Processes
+    ) -> None:
+        self.task, self.config, self.file, self.processes = task, config, file, processes
         self.state = RunState(model, copy.deepcopy(model), copy.deepcopy(model.state_dict()), _optimizer(model, config))
         self.device = next(model.parameters()).device
         self.batch = min(config.batch, task.num_items)
@@ -267,12 +270,16 @@ class _Loop:
             total += loss.detach()
         total = self.processes.sum_gradients(state.model, total)
         if not math.isfinite(total.item()):
-            raise ValueError(f"loss is {total.item()} at step {step}: expected a finite number; try a smaller lr")
+            raise ValueError(self._diverged(total.item(), step))
         if config.clip > 0:
             nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
         state.optimizer.step()
         self._average(step)
         return total.item()
+
+    def _diverged(self, loss: float, step: int) -> str:
+        kept = f"{self.file} holds the run up to epoch {self.state.epoch}" if self.state.epoch else "no epoch is kept"
+        return f"loss is {loss} at step {step}: expected a finite number; {kept}; try a smaller lr"
 
     def _count(self) -> int:
         pieces = -(-self.batch // self.at_once)

@@ -30,7 +30,7 @@ class Reader(Network):
     def rebuild(cls, about: dict, spec: FieldSpec, settings: models.ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
         """From `about`: an untrained model, and the classes."""
         classes = tuple(about["classes"])
-        return settings.build(spec, len(classes), fresh()), {"classes": classes}
+        return models.build_reader(settings, spec, len(classes), fresh()), {"classes": classes}
 
     def predict(self, fields: FieldBatch) -> Tensor:
         """Probabilities (N, K) float32, rows summing to 1. Raises ValueError for fields of another spec or with NaN."""

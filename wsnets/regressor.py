@@ -33,7 +33,9 @@ class Regressor(Network):
     @classmethod
     def rebuild(cls, about: dict, spec: FieldSpec, settings: models.ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
         """From `about`: an untrained model, the target and its statistics."""
-        return settings.build(spec, 1, fresh()), {name: about[name] for name in ("target", "mean", "std")}
+        return models.build_reader(settings, spec, 1, fresh()), {
+            name: about[name] for name in ("target", "mean", "std")
+        }
 
     def predict(self, fields: FieldBatch) -> Tensor:
         """Values (N,) float32. Raises ValueError for fields of another spec or with NaN."""

@@ -21,13 +21,19 @@ from wsnets.network import Network
 from wsnets.processes import join
 from wsnets.reader import Reader
 from wsnets.regressor import Regressor
+from wsnets.tasks.align_pairs import AlignConfig as AlignConfig
+from wsnets.tasks.align_pairs import align_pairs as align_pairs
 from wsnets.tasks.classify import ClassifyConfig as ClassifyConfig
 from wsnets.tasks.classify import ClassifyTask
 from wsnets.tasks.contrast import ContrastConfig as ContrastConfig
 from wsnets.tasks.contrast import ContrastTask
 from wsnets.tasks.edit import EditConfig as EditConfig
 from wsnets.tasks.edit import EditTask
+from wsnets.tasks.embed import EmbedConfig as EmbedConfig
+from wsnets.tasks.embed import embed as embed
 from wsnets.tasks.field_task import FieldTask, Prepared, fingerprint
+from wsnets.tasks.generate import GenerateConfig as GenerateConfig
+from wsnets.tasks.generate import generate as generate
 from wsnets.tasks.regress import RegressConfig as RegressConfig
 from wsnets.tasks.regress import RegressTask
 
@@ -81,7 +87,7 @@ def classify(
     model = _build(population, config, len(classes))
     task = ClassifyTask(prepared, config)
     said = {"classes": list(classes)}
-    return _train(Reader, model, task, population, said, {"classes": classes}, Path(out), Watch(progress, step))
+    return train_network(Reader, model, task, population, said, {"classes": classes}, Path(out), Watch(progress, step))
 
 
 def regress(
@@ -101,7 +107,7 @@ def regress(
     task = RegressTask(prepared, config, targets)
     added = {"target": config.target, "mean": task.mean, "std": task.std}
     model = _build(population, config, 1)
-    return _train(
+    return train_network(
         Regressor, model, task, population, {"target": config.target}, added, Path(out), Watch(progress, step)
     )
 
@@ -122,7 +128,9 @@ def edit(
     prepared = Prepared.of(population, config)
     model = models.build_editor(config.settings, population.spec, generator(config.seed, STREAM_MODEL, 0))
     said, added = {"target": config.target.to_json()}, {"operation": config.target}
-    return _train(Editor, model, EditTask(prepared, config), population, said, added, Path(out), Watch(progress, step))
+    return train_network(
+        Editor, model, EditTask(prepared, config), population, said, added, Path(out), Watch(progress, step)
+    )
 
 
 def contrast(
@@ -137,7 +145,9 @@ def contrast(
     prepared = Prepared.of(population, config)
     model = _build(population, config, config.dim)
     task, added = ContrastTask(prepared, config), {"dim": config.dim}
-    return _train(Embedder, model, task, population, {}, added, Path(out), Watch(progress, step), whole_batch=True)
+    return train_network(
+        Embedder, model, task, population, {}, added, Path(out), Watch(progress, step), whole_batch=True
+    )
 
 
 def column(population: Population, name: str) -> np.ndarray:
@@ -149,10 +159,10 @@ def column(population: Population, name: str) -> np.ndarray:
 
 
 def _build(population: Population, config: FieldConfig, num_outputs: int) -> nn.Module:
-    return config.settings.build(population.spec, num_outputs, generator(config.seed, STREAM_MODEL, 0))
+    return models.build_reader(config.settings, population.spec, num_outputs, generator(config.seed, STREAM_MODEL, 0))
 
 
-def _train(
+def train_network(
     kind: type[Trained],
     model: nn.Module,
     task: FieldTask,
@@ -163,6 +173,11 @@ def _train(
     watch: Watch,
     whole_batch: bool = False,
 ) -> Trained:
+    """Run the loop on a task in the folder `out` and return what it trained, stored there with its curves.
+
+    said: what else tells this run from others, JSON values; added: what the task adds to the class `kind`; whole_batch:
+    the task needs its batches whole. Raises ValueError when `out` holds another run.
+    """
     config, prepared, processes = task.config, task.prepared, join()
     identity = {
         "config": config.to_json(),
@@ -238,6 +253,7 @@ _INK, _HELD, _FAINT = "#26262a", "#2f6db3", "#8a8a90"
 _FIGURES = (
     ("val_accuracy", 100.0, "held-out accuracy (%)"),
     ("val_r2", 1.0, "held-out R²"),
+    ("val_psnr", 1.0, "held-out PSNR (dB)"),
     ("val_mse", 1.0, "held-out mean squared error"),
 )
 

@@ -80,13 +80,20 @@ class Side:
 
     def __init__(self, model: str, public: str | None, options: BenchWsnets) -> None:
         request = {"model": model, "public": public, "batch": options.batch, "threads": options.threads}
-        environment = {**os.environ, **_ALLOCATOR, "OMP_NUM_THREADS": str(options.threads)}
+        self.seconds: list[float] = []
+        self.about = self._start({**request, "count": True})
+        if "missing" not in self.about:
+            self._process.communicate()
+            self._start({**request, "count": False})
+
+    def _start(self, request: dict) -> dict:
+        """Start a process; return what it says first."""
+        environment = {**os.environ, **_ALLOCATOR, "OMP_NUM_THREADS": str(request["threads"])}
         command = [sys.executable, "-m", "apps.bench.wsnets_worker", json.dumps(request)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.seconds: list[float] = []
-        self.about = self._line()
+        return self._line()
 
     def step(self) -> float:
         """Make one step; return its seconds."""

@@ -1,7 +1,7 @@
 """One side of `nf bench wsnets` in a process of its own: builds its training step, then makes one whenever it is told.
 
 Started as `python -m apps.bench.wsnets_worker JSON`. Writes a line of JSON when it is ready, one for every line that
-it reads, and a last one with its peak memory when its input ends.
+it reads, and a last one with its peak memory when its input ends; or, asked to count, the operations of a field.
 """
 
 import importlib
@@ -43,11 +43,13 @@ def main(request: dict) -> None:
     if why is not None:
         print(json.dumps({"missing": why}), flush=True)
         return
-    fields, labels = problem(request["batch"])
     make = public if request["public"] else ours
-    flop = counted(make(request["model"], *problem(_COUNTED))) / _COUNTED
-    once = make(request["model"], fields, labels)
-    print(json.dumps({"gflop_per_sample": flop / 1e9, "parameters": parameters(request)}), flush=True)
+    if request["count"]:  # in a process of its own, whose memory does not count
+        flop = counted(make(request["model"], *problem(_COUNTED))) / _COUNTED
+        print(json.dumps({"gflop_per_sample": flop / 1e9}), flush=True)
+        return
+    once = make(request["model"], *problem(request["batch"]))
+    print(json.dumps({}), flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
         loss = once()
@@ -85,7 +87,7 @@ def ours(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], floa
     from wsnets.features import Normaliser, weight_features
 
     settings, draws = models.kind(name)(), torch.Generator().manual_seed(0)
-    model = settings.build(fields.spec, 10, draws).train()
+    model = models.build_reader(settings, fields.spec, 10, draws).train()
     options = {"lr": 1e-3, "weight_decay": 5e-4, "amsgrad": name in _AMSGRAD}
     optimizer = torch.optim.AdamW(model.parameters(), **options, fused=True)
     mode = "none" if settings.normalise == "none" else "per_layer"
@@ -112,19 +114,6 @@ def public(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], fl
     """The step of the public code."""
     peer = importlib.import_module(f"apps.bench.peers.{PUBLIC[name][0]}")
     return peer.step(fields, labels, name)
-
-
-def parameters(request: dict) -> int | None:
-    """Number of trained parameters of our side; None for the public one, whose step hides its model."""
-    if request["public"]:
-        return None
-    import torch
-
-    from neuralfields import SIREN
-    from wsnets import models
-
-    model = models.kind(request["model"])().build(SIREN(2, 1), 10, torch.Generator().manual_seed(0))
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def counted(once: Callable[[], float]) -> int:

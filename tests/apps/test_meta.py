@@ -28,6 +28,10 @@ def test_train_evaluate_and_write_fields(nf, images_file: Path, tmp_path: Path) 
     assert float(np.mean(store.metrics.psnr)) == pytest.approx(figures["psnr_mean"], rel=1e-5)
     assert nf("render", fields, "--out", tmp_path / "sheet.png", "--beside", images_file, "--split", "test").code == 0
     assert nf("info", fields).code == 0
+    assert nf("predict", out, fields, "--json").figures["accuracy"] == pytest.approx(figures["test_accuracy"])
+    assert nf("info", out, "--json").figures["task"] == "meta"
+    nf("train", "meta", images_file, "--out", tmp_path / "other", "--fields", fields, *QUICK).assert_refused("fields=")
+    assert not (tmp_path / "other").exists()
 
     again = nf(*words, *QUICK, "--json")
     assert again.code == 0, again.err

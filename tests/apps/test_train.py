@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from torch import Generator
 
 from apps.classify import TrainClassify
+from apps.models import count, made
 from apps.training import MODELS
 from neuralfields import SIREN
 from neuralfields.store import open_store
@@ -157,9 +159,15 @@ def test_models_fit_a_terminal_and_say_what_they_are(nf) -> None:
         about = models.kind(name)
         line = next(line for line in lines if line.split()[:1] == [name])
         assert (", ".join(about.small().symmetry(SIREN(2, 1))) or "nothing") in line
-        assert about.paper.split(",")[0][:40] in line
+        assert about.paper.split(",")[0][:30] in line
     published = sum(p.numel() for p in models.kind("dws")().build(SIREN(2, 1), 10, Generator()).parameters())
     assert f"{published:,}" in next(line for line in lines if line.split()[:1] == ["dws"])
+
+
+@pytest.mark.parametrize("name", ["hyper_diffusion", "hyper_rep", "sane"])
+def test_parameters_of_deep_networks_are_counted_from_shallow_ones(name: str) -> None:
+    small = replace(models.kind(name).small(), num_layers=5)
+    assert count(small) == made(small)
 
 
 def test_a_time_budget_ends_the_training(nf, store: Path, tmp_path: Path) -> None:
@@ -187,7 +195,7 @@ def test_one_model_with_its_settings(nf) -> None:
     shown = nf("models", "mlp", "--json")
     assert shown.code == 0, shown.err
     assert shown.figures["settings"]["hidden"] == [512, 256]
-    assert shown.figures["edits"] is False
+    assert shown.figures["does"] == "reads"
     nf("models", "oracle").assert_refused("oracle", "mlp")
 
 

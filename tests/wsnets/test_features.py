@@ -114,6 +114,16 @@ def test_state_round_trip(fields: FieldBatch, mode):
     assert torch.equal(flatten(again(features)), flatten(normaliser(features)))
 
 
+@pytest.mark.parametrize("mode", ["per_weight", "per_layer", "per_layer_scale", "none"])
+def test_the_inverse_undoes_it_and_gives_constants_back(fields: FieldBatch, mode):
+    flat = fields.to(torch.float64).flat()
+    flat[:, 3] = 0.75
+    fields = FieldBatch.from_flat(SPEC, flat)
+    normaliser = Normaliser.fit(mode, [fields])
+    again = normaliser.inverse(normaliser(weight_features(fields)))
+    torch.testing.assert_close(flatten(again), flat, rtol=1e-6, atol=1e-6)
+
+
 def test_refusals():
     with pytest.raises(
         ValueError, match="normalise='per_field': expected one of per_weight, per_layer, per_layer_scale, none"

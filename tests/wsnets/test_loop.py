@@ -61,6 +61,18 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(task: Regression, tmp_pat
         run(model(), broken, CONFIG, tmp_path / "c.safetensors", {})
 
 
+def test_a_run_that_diverges_later_names_the_checkpoint_that_is_good(task: Regression, tmp_path: Path):
+    file = tmp_path / "c.safetensors"
+
+    class Spoilt(Regression):
+        def loss(self, model: nn.Module, positions: Tensor, generator: Generator) -> Tensor:
+            return super().loss(model, positions, generator) * (float("nan") if file.is_file() else 1.0)
+
+    with pytest.raises(ValueError, match=rf"loss is nan at step 6: .*{file} holds the run up to epoch 1"):
+        run(model(), Spoilt(task.x, task.y), CONFIG, file, {})
+    assert run(model(), task, replace(CONFIG, epochs=2), file, {}).epoch == 2
+
+
 def test_without_averaging_the_last_weights_are_kept(task: Regression, tmp_path: Path):
     state = run(model(), task, replace(CONFIG, ema=0.0), tmp_path / "c.safetensors", {})
     for name, value in state.model.state_dict().items():

@@ -105,7 +105,7 @@ def editing(monkeypatch) -> EditConfig:
 
     kind = wsnets.models.kind
     monkeypatch.setattr(wsnets.models, "kind", lambda name: LinearConfig if name == "linear" else kind(name))
-    monkeypatch.setitem(wsnets.models._CONFIGS, "linear", ("", "LinearConfig"))
+    monkeypatch.setitem(wsnets.models._ALL, "linear", ("", "LinearConfig"))
     target = Operation(name="contrast", shape=(6, 6), strength=2.0)
     return EditConfig(model=LinearConfig(), target=target, epochs=40, batch=16, lr=1e-3, val_fraction=0.2, noise=0.0)
 

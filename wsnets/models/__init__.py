@@ -12,6 +12,7 @@ from wsnets.features import NormaliserMode
 from wsnets.models.mlp import MLP as MLP
 from wsnets.models.mlp import AlignedMLPConfig as AlignedMLPConfig
 from wsnets.models.mlp import MLPConfig as MLPConfig
+from wsnets.tokens import TokenLayout
 
 # Name on the command line and in files: module and settings class.
 _CONFIGS = {
@@ -29,11 +30,25 @@ _CONFIGS = {
     "probe_gen": ("probe_gen", "ProbeGenConfig"),
     "orbit": ("orbit", "OrbitConfig"),
 }
+# Autoencoders of fields: they encode, decode and are embedded with.
+_EMBEDDERS = {
+    "inr2vec": ("inr2vec", "Inr2VecConfig"),
+    "inr2array": ("inr2array", "Inr2ArrayConfig"),
+    "hyper_rep": ("hyper_representation", "HyperRepresentationConfig"),
+    "sane": ("sane", "SANEConfig"),
+}
+# Networks that generate fields, or latents of them.
+_GENERATORS = {"hyper_diffusion": ("hyper_diffusion", "HyperDiffusionConfig")}
+# Networks that align pairs of fields.
+_ALIGNERS = {"deep_align": ("deep_align", "DeepAlignConfig")}
+_ALL = {**_CONFIGS, **_EMBEDDERS, **_GENERATORS, **_ALIGNERS}
 # Settings of training that differ from the defaults, found by trying.
 _TRAINING: dict[str, dict] = {
     "mlp": {"noise": 1.0},
     "mlp_aligned": {"noise": 1.0, "align": "exact"},
     "orbit": {"lr": 2e-3},
+    "inr2vec": {"lr": 4e-3, "batch": 64, "noise": 0.3},
+    "inr2array": {"lr": 3e-3, "batch": 16},
 }
 
 
@@ -59,12 +74,16 @@ class ModelConfig(Protocol):
         """Kinds of symmetry that the model respects on fields of `spec`. Raises ValueError for one that it lacks."""
         ...
 
+
+class ReaderConfig(ModelConfig, Protocol):
+    """Settings of a model that reads."""
+
     def build(self, spec: FieldSpec, num_outputs: int, generator: Generator) -> nn.Module:
         """Make the reader: (features of N fields, generator) -> (N, num_outputs)."""
         ...
 
 
-class EditorConfig(ModelConfig, Protocol):
+class EditorConfig(ReaderConfig, Protocol):
     """Settings of a model that can also edit."""
 
     def build_editor(self, spec: FieldSpec, generator: Generator) -> nn.Module:
@@ -73,23 +92,67 @@ class EditorConfig(ModelConfig, Protocol):
 
 
 def names() -> tuple[str, ...]:
-    """Names of all models."""
+    """Names of all models that read fields."""
     return tuple(_CONFIGS)
+
+
+def embedders() -> tuple[str, ...]:
+    """Names of the autoencoders of fields."""
+    return tuple(_EMBEDDERS)
+
+
+def generators() -> tuple[str, ...]:
+    """Names of the networks that generate fields."""
+    return tuple(_GENERATORS)
+
+
+def everything() -> tuple[str, ...]:
+    """Names of all networks."""
+    return tuple(_ALL)
+
+
+def does(name: str) -> str:
+    """What the network called `name` does with fields, in words."""
+    if name in _CONFIGS:
+        return "reads, edits" if edits(name) else "reads"
+    return "embeds" if name in _EMBEDDERS else "generates" if name in _GENERATORS else "aligns"
+
+
+def build(settings: ModelConfig, spec: FieldSpec, num_outputs: int, generator: Generator) -> nn.Module:
+    """Make the network of any settings, whatever it does; num_outputs: of a reader, and classes of a generator."""
+    if does(name_of(settings)) == "embeds":
+        return settings.build_autoencoder(spec, generator)  # type: ignore[attr-defined]
+    if does(name_of(settings)) == "generates":
+        shape = TokenLayout.of(spec).shape
+        return settings.build_denoiser(shape, num_outputs, generator)  # type: ignore[attr-defined]
+    if does(name_of(settings)) == "aligns":
+        return settings.build_aligner(spec, generator)  # type: ignore[attr-defined]
+    return build_reader(settings, spec, num_outputs, generator)
+
+
+def build_reader(settings: ModelConfig, spec: FieldSpec, num_outputs: int, generator: Generator) -> nn.Module:
+    """Make the reader of a model. Raises ValueError for a model that does something else."""
+    name = name_of(settings)
+    if name not in _CONFIGS and name in _ALL:
+        raise ValueError(
+            f"model={name!r} {does(name)} fields and does not read them: expected one of {', '.join(_CONFIGS)}"
+        )
+    return settings.build(spec, num_outputs, generator)  # type: ignore[attr-defined]
 
 
 def kind(name: str) -> type:
     """Settings class of the model called `name`. Raises ValueError for an unknown name."""
-    if name not in _CONFIGS:
-        raise ValueError(f"model={name!r}: expected one of {', '.join(_CONFIGS)}")
-    module, settings = _CONFIGS[name]
+    if name not in _ALL:
+        raise ValueError(f"model={name!r}: expected one of {', '.join(_ALL)}")
+    module, settings = _ALL[name]
     return getattr(import_module(f"wsnets.models.{module}"), settings)
 
 
 def name_of(settings: ModelConfig) -> str:
     """Name of the model with these settings. Raises ValueError for settings of no model."""
-    name = next((name for name, (_, kind) in _CONFIGS.items() if type(settings).__name__ == kind), None)
+    name = next((name for name, (_, kind) in _ALL.items() if type(settings).__name__ == kind), None)
     if name is None:
-        raise ValueError(f"model={settings!r}: expected settings of one of {', '.join(_CONFIGS)}")
+        raise ValueError(f"model={settings!r}: expected settings of one of {', '.join(_ALL)}")
     return name
 
 

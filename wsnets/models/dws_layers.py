@@ -15,6 +15,9 @@ from torch import Generator, Tensor, nn
 
 from neuralfields.spec import FieldSpec
 from wsnets.heads import dropout
+from wsnets.kernels import matrices
+from wsnets.kernels.attention import add_set_attention
+from wsnets.kernels.native import takes
 from wsnets.models.dws_functions import Activate, MatrixMap, SetAttention, Spread, Statistics, moments, reduce
 
 Pool = Literal["max", "mean", "sum"]
@@ -22,6 +25,7 @@ SetLayer = Literal["sab", "ds"]
 Norm = Literal["batch", "none"]
 _BIAS_BOUND = 1e-4
 _MOMENTUM, _EPSILON = 0.1, 1e-5
+_NO_AXIS = -1  # key of what does not lie along a free axis
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,16 @@ class Deeper(nn.Module):
         return x
 
 
-class Attentions(nn.Module):
-    """Set attention blocks from one source to J targets with the same number of outputs (functions.SetAttention)."""
+class SetLayers(nn.Module):
+    """Set layers from one source to J targets with the same number of outputs, (in, N, T) to (J, out, N, T)."""
+
+    def add_to(self, sums: Sequence[Tensor], x: Tensor, factor: float) -> Sequence[Tensor]:
+        """sums + factor times the values of x, J times (out, N, T); what is given as sums may be lost."""
+        return [torch.add(z, term, alpha=factor) for z, term in zip(sums, self(x).unbind(0), strict=True)]
+
+
+class Attentions(SetLayers):
+    """Set attention blocks (functions.SetAttention)."""
 
     def __init__(self, num_in: int, num_out: int, count: int, heads: int, generator: Generator) -> None:
         super().__init__()
@@ -111,9 +123,16 @@ class Attentions(nn.Module):
         """Map a set (in, N, T) to (J, out, N, T)."""
         return SetAttention.apply(x, self.weight, self.bias, self.out_weight, self.out_bias, self.heads)
 
+    def add_to(self, sums: Sequence[Tensor], x: Tensor, factor: float) -> Sequence[Tensor]:
+        """As every set layer; in place by the native kernel where it can."""
+        if not takes(x):
+            return super().add_to(sums, x, factor)
+        maps = (self.weight, self.bias, self.out_weight, self.out_bias)
+        return add_set_attention(x, *maps, self.heads, factor, sums)
 
-class DeepSets(nn.Module):
-    """A x + b - B pool(x) from one source to J targets with the same number of outputs, A and B MLPs of some depth.
+
+class DeepSets(SetLayers):
+    """A x + b - B pool(x), A and B MLPs of some depth.
 
     Zaheer et al., "Deep sets", NeurIPS 2017.
     """
@@ -194,8 +213,8 @@ class SiteActivation(nn.Module):
     def __init__(self, place: Site, width: int, norm: Norm, p_dropout: float) -> None:
         super().__init__()
         self.groups, self.norm, self.p_dropout = place.groups, norm, p_dropout
-        is_matrix = len(place.free) == 2
-        self.summed, self.shape = ((0, 1, 2), (width,)) if is_matrix else ((0, 2, 3), (width, 1, 1))
+        self.is_matrix = len(place.free) == 2
+        self.summed, self.shape = ((0, 1, 2), (width,)) if self.is_matrix else ((0, 2, 3), (width, 1, 1))
         if norm == "batch":
             self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
             self.register_buffer("running_mean", torch.zeros(width))
@@ -210,7 +229,8 @@ class SiteActivation(nn.Module):
             return None, None, None, mask
         mean, var = self.running_mean, self.running_var
         if self.training:
-            mean, var = moments(y.detach(), self.summed)
+            native = self.is_matrix and takes(y)
+            mean, var = matrices.moments(y.detach()) if native else moments(y.detach(), self.summed)
             count = y.numel() // len(mean)
             self.running_mean.lerp_(mean, _MOMENTUM)
             self.running_var.lerp_(var * (count / max(1, count - 1)), _MOMENTUM)
@@ -245,11 +265,20 @@ def see(
     if len(place.free) == 2:
         settings = (None,) * 4 if activation is None else activation.settings(x, generator)
         entries = x.new_empty(0, x.shape[3]) if entries is None else entries
-        mapped, rows, columns = MatrixMap.apply(x, entries, pool, activation is None, *settings)
+        mapped, rows, columns = _map_matrix(x, entries, pool, activation is None, settings)
         rows, columns = (p.permute(2, 0, 1).contiguous() for p in (rows, columns))
         return Seen(dict(zip(place.free, (rows, columns), strict=True)), reduce(rows, 2, pool), mapped)
     x = x if activation is None else activation(x, generator)
     return Seen({axis: x for axis in place.free}, reduce(x, 2, pool))
+
+
+def _map_matrix(y: Tensor, weight: Tensor, pool: Pool, raw: bool, settings: tuple) -> tuple[Tensor, Tensor, Tensor]:
+    """MatrixMap, by the native kernel where it can: it has no masks."""
+    gamma, beta, statistics, mask = settings
+    if mask is not None or not takes(y):
+        return MatrixMap.apply(y, weight, pool, raw, *settings)
+    given = None if statistics is None else (statistics.mean, statistics.inverse, statistics.of_batch)
+    return matrices.MapMatrix.apply(y, weight, gamma, beta, given, pool, raw)
 
 
 class DWSLayer(nn.Module):
@@ -265,6 +294,7 @@ class DWSLayer(nn.Module):
         super().__init__()
         self.places = tuple(places)
         self.pool: Pool = style.pool
+        self.groups = [place.groups * num_out for place in places]
         along: dict[tuple[int, int, int], list[int]] = {}
         self.sources: dict[int, list[int]] = {}
         for s, source in enumerate(places):
@@ -294,30 +324,37 @@ class DWSLayer(nn.Module):
             entries = self.matrices[str(i)].entries() if str(i) in self.matrices else None
             activation = None if activations is None else activations[i]
             seen.append(see(place, x, activation, self.pool, generator, entries))
-        sums: list[dict[int, Tensor]] = [{} for _ in values]
+        sums = [self._start(t, seen) for t in range(len(values))]
         for (s, axis, targets), layer in zip(self.along, self.sets, strict=True):
-            for t, term in zip(targets, layer(seen[s].along[axis]).unbind(0), strict=True):
-                sums[t][axis] = sums[t][axis] + term if axis in sums[t] else term
-        return [self._gather(t, seen, sums[t]) for t in range(len(values))]
+            new = layer.add_to([sums[t][axis] for t in targets], seen[s].along[axis], 1.0 / len(seen))
+            for t, total in zip(targets, new, strict=True):
+                sums[t][axis] = total
+        return [self._finish(t, seen[t], sums[t]) for t in range(len(values))]
 
-    def _gather(self, t: int, seen: list[Seen], sums: dict[int, Tensor]) -> Tensor:
-        """Add what sites along each axis and sites elsewhere give to a target."""
+    def _start(self, t: int, seen: list[Seen]) -> dict[int, Tensor]:
+        """What a target hears without set layers, along each of its free axes: new tensors (F C, N, T)."""
         own, factor = seen[t], 1.0 / len(seen)
-        total: Tensor | float = 0.0
         if t in self.sources:
-            total = self.pooled[str(t)]([seen[s].pooled for s in self.sources[t]]).unsqueeze(2)
+            total = self.pooled[str(t)]([seen[s].pooled for s in self.sources[t]]).unsqueeze(2) * factor
+        else:
+            total = own.pooled.new_zeros(self.groups[t], own.pooled.shape[1], 1)
         if own.mapped is None:
-            for term in sums.values():
-                total = total + term
-            return torch.as_tensor(total * factor)
+            sizes = {axis: x.shape[2] for axis, x in own.along.items()} or {_NO_AXIS: 1}
+            return {axis: total.expand(-1, -1, size).contiguous() for axis, size in sizes.items()}
         z, rows, columns, pooled = self.matrices[str(t)](own.mapped, *own.along.values(), own.pooled)
         row_axis, column_axis = self.places[t].free
-        rows = rows + (sums[row_axis] + total) * factor + pooled.unsqueeze(2)
-        columns = columns + sums[column_axis] * factor
-        return Spread.apply(z, rows.permute(1, 2, 0).contiguous(), columns.permute(1, 2, 0).contiguous())
+        return {row_axis: rows + (total + pooled.unsqueeze(2)), column_axis: columns, _NO_AXIS: z}
+
+    def _finish(self, t: int, own: Seen, sums: dict[int, Tensor]) -> Tensor:
+        """The target's new values: its only sum, or a matrix of those of its rows and columns."""
+        if own.mapped is None:
+            return next(iter(sums.values()))
+        rows, columns = (sums[axis].permute(1, 2, 0).contiguous() for axis in self.places[t].free)
+        spread = matrices.SpreadMatrix if takes(rows) else Spread
+        return spread.apply(sums[_NO_AXIS], rows, columns)
 
 
-def _set_layer(num_in: int, num_out: int, count: int, style: Style, generator: Generator) -> nn.Module:
+def _set_layer(num_in: int, num_out: int, count: int, style: Style, generator: Generator) -> SetLayers:
     if style.set_layer == "ds":
         return DeepSets(num_in, num_out, count, style.depth, style.pool, generator)
     return Attentions(num_in, num_out, count, style.heads, generator)

@@ -96,11 +96,11 @@ class NFTConfig:
 class Positions(nn.Module):
     """Learned vectors (P, C) that tell tensors apart, and the weights of each input and each output."""
 
-    def __init__(self, dims: tuple[int, ...], width: int, generator: Generator) -> None:
+    def __init__(self, dims: tuple[int, ...], width: int, generator: Generator, std: float = _POSITION_STD) -> None:
         super().__init__()
         self.tokens = Tokens(dims)
         counts = (len(self.tokens.sizes), dims[0], dims[-1])
-        drawn = (torch.empty(count, width).normal_(std=_POSITION_STD, generator=generator) for count in counts)
+        drawn = (torch.empty(count, width).normal_(std=std, generator=generator) for count in counts)
         self.tensors, self.inputs, self.outputs = map(nn.Parameter, drawn)
 
     def forward(self) -> Tensor:
@@ -117,13 +117,15 @@ class Positions(nn.Module):
         return torch.tensor(self.tokens.sizes, device=self.tensors.device)
 
 
-class _Trunk(nn.Module):
-    """Encoding, positions, blocks."""
+class Trunk(nn.Module):
+    """Encoding, positions that start at size `position_std`, blocks."""
 
-    def __init__(self, spec: FieldSpec, config: NFTConfig, generator: Generator) -> None:
+    def __init__(
+        self, spec: FieldSpec, config: NFTConfig, generator: Generator, position_std: float = _POSITION_STD
+    ) -> None:
         super().__init__()
         self.encoding = GaussianFeatures(config.num_frequencies, config.scale, generator)
-        self.positions = Positions(spec.dims, config.width, generator)
+        self.positions = Positions(spec.dims, config.width, generator, position_std)
         self.blocks = nn.ModuleList(
             Block(spec.dims, config.width, config.num_heads, config.factor, config.p_dropout, generator)
             for _ in range(config.num_blocks)
@@ -156,7 +158,7 @@ class NFTReader(nn.Module):
 
     def __init__(self, spec: FieldSpec, num_outputs: int, config: NFTConfig, generator: Generator) -> None:
         super().__init__()
-        self.trunk = _Trunk(spec, config, generator)
+        self.trunk = Trunk(spec, config, generator)
         latents = (config.num_latents, config.latent_width, config.latent_heads, config.num_mixes)
         self.pool = Pool(config.width, *latents, generator)
         self.head = linear(config.latent_width, num_outputs, generator)
@@ -175,7 +177,7 @@ class NFTEditor(nn.Module):
 
     def __init__(self, spec: FieldSpec, config: NFTConfig, generator: Generator) -> None:
         super().__init__()
-        self.trunk = _Trunk(spec, config, generator)
+        self.trunk = Trunk(spec, config, generator)
         self.norm = nn.LayerNorm(config.width)
         self.last = linear(config.width, 1, generator)
         self.scales = nn.Parameter(torch.full((len(spec.dims) - 1, 2), config.change))

@@ -149,6 +149,11 @@ class MetaReader:
         parts = [self.model.read(fitted[start : start + _READ_AT_ONCE].to(device)) for start in starts]
         return torch.cat(parts).float().softmax(dim=-1).cpu()
 
+    def digest(self) -> str:
+        """What tells fields of this reader from others: SHA-256 of the learned start and step sizes."""
+        learned = [*self.model.start, *self.model.rates().values()]
+        return hashlib.sha256(b"".join(part.detach().cpu().numpy().tobytes() for part in learned)).hexdigest()
+
     def predict(self, images: Tensor) -> Tensor:
         """Probabilities (N, K) float32, rows summing to 1; images as for `fields`."""
         parts = [self.read(self.fields(part)) for part in images.split(_READ_AT_ONCE)]

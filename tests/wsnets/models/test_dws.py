@@ -1,5 +1,6 @@
 """DWSNets: every kind of layer against loops over single neurons, gradients of what is written out, and its group."""
 
+import copy
 import math
 import re
 from itertools import product
@@ -289,6 +290,21 @@ def test_the_size_in_the_docstring_is_right_and_the_head_starts_as_published(gen
     weight = model.head[0].weight.detach()
     bound = 1 / math.sqrt(weight.shape[1])
     assert 0.95 * bound < float(weight.abs().max()) <= bound
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("options", [{}, {"near": True, "pool": "mean"}, {"p_dropout": 0.5}], ids=str)
+def test_a_reader_by_the_native_kernels_is_the_exact_one(options: dict, generator: Generator):
+    exact = _reader(SPEC, generator, **options).train()
+    native = copy.deepcopy(exact).float()
+    features = weight_features(random_fields(SPEC, 6, generator)).map(lambda x: 10 * x)
+    draws = [Generator().manual_seed(1) for _ in range(2)]
+    expected = exact(features.map(lambda x: x.double()), draws[0])
+    torch.testing.assert_close(
+        native(features.map(lambda x: x.float()), draws[1]).double(), expected, rtol=1e-4, atol=1e-5
+    )
+    native(features.map(lambda x: x.float()), draws[1]).sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in native.parameters())
 
 
 def test_dropout_is_drawn_from_the_generator_while_training(generator: Generator):

@@ -1,0 +1,140 @@
+"""Laws of the native set attention: torch's values and gradients, the same bits whatever else is in the batch."""
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from wsnets.kernels import native
+from wsnets.kernels.attention import add_set_attention
+from wsnets.models.dws_functions import SetAttention
+
+ISAS = native.isas()
+if not ISAS:
+    pytest.skip("the native module is not built here", allow_module_level=True)
+
+pytestmark = pytest.mark.native
+FACTOR = 0.25
+# (in, heads, channels of a head, targets, fields, units): one unit, odd ones, a vector more or less, channels in
+# registers and beyond them.
+CASES = [
+    (3, 8, 4, 2, 9, 32),
+    (1, 1, 1, 1, 1, 1),
+    (2, 8, 1, 1, 6, 33),
+    (33, 8, 3, 3, 4, 5),
+    (5, 8, 8, 1, 5, 33),
+    (4, 1, 3, 1, 2, 32),
+    (4, 1, 8, 2, 3, 1),
+    (6, 1, 20, 1, 3, 33),
+    (2, 1, 33, 2, 2, 5),
+    (1, 2, 5, 1, 130, 7),
+]
+
+# With scores of hundreds, of which the largest of a row must be subtracted first.
+LARGE = [(3, 8, 4, 2, 9, 32), (33, 8, 3, 3, 4, 5), (6, 1, 20, 1, 3, 33)]
+
+
+def _inputs(case: tuple[int, ...], generator: Generator, size: float = 1.0) -> tuple[Tensor, ...]:
+    num_in, heads, channels, targets, fields, units = case
+    out = heads * channels
+    shapes = (
+        (num_in, fields, units),
+        (3 * out * targets, num_in),
+        (3 * out * targets,),
+        (targets, out, out),
+        (targets, out),
+    )
+    x, weight, bias, out_weight, out_bias = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
+    return x, size * weight / num_in**0.5, 0.1 * bias, out_weight / out**0.5, 0.1 * out_bias
+
+
+def _native(inputs: tuple[Tensor, ...], heads: int, start: Tensor, isa: str = "") -> Tensor:
+    return torch.stack(add_set_attention(*inputs, heads, FACTOR, list(start.clone().unbind(0)), isa=isa))
+
+
+def _values(inputs, heads: int, start: Tensor, gradient: Tensor, isa: str | None) -> list[Tensor]:
+    """Sums and all gradients: by torch where isa is None."""
+    given = [x.clone().requires_grad_() for x in (*inputs, start)]
+    if isa is None:
+        z = given[-1] + FACTOR * SetAttention.apply(*given[:-1], heads)
+    else:
+        sums = [s.clone() for s in given[-1].unbind(0)]
+        z = torch.stack(add_set_attention(*given[:-1], heads, FACTOR, sums, isa=isa))
+    return [z.detach(), *torch.autograd.grad(z, given, gradient)]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("case", "size"), [*((c, 1.0) for c in CASES), *((c, 10.0) for c in LARGE)], ids=str)
+def test_values_and_gradients_are_as_exact_as_torchs(
+    case: tuple[int, ...], size: float, isa: str, generator: Generator
+):
+    """Error against float64 at most twice torch's in float32, measured over several draws: one alone may be lucky."""
+    heads, targets, out = case[1], case[3], case[1] * case[2]
+    ours, theirs = torch.zeros(7, dtype=torch.float64), torch.zeros(7, dtype=torch.float64)
+    for _ in range(8):
+        inputs = _inputs(case, generator, size)
+        shape = (targets, out, *case[4:])
+        start, gradient = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+        exact = _values(inputs, heads, start, gradient, None)
+        single = ([x.float() for x in inputs], heads, start.float(), gradient.float())
+        for errors, found in ((ours, _values(*single, isa)), (theirs, _values(*single, None))):
+            errors += torch.stack([_error(a, b) for a, b in zip(found, exact, strict=True)])
+    floor = 4 * torch.finfo(torch.float32).eps
+    assert bool((ours <= 2 * theirs + floor).all()), f"ours {ours.tolist()}, torch {theirs.tolist()}"
+
+
+def _error(x: Tensor, exact: Tensor) -> Tensor:
+    return (x.double() - exact).norm() / exact.norm().clamp_min(1e-30)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("units", [1, 5, 32, 33])
+def test_a_set_alone_is_the_set_in_a_batch(units: int, isa: str, generator: Generator):
+    case = (3, 2, 4, 2, 11, units)
+    x, *maps = (t.float() for t in _inputs(case, generator))
+    start = torch.zeros(2, 8, 11, units)
+    together = _native((x, *maps), 2, start, isa)
+    for n in range(11):
+        alone = _native((x[:, n : n + 1].contiguous(), *maps), 2, start[:, :, n : n + 1].contiguous(), isa)
+        assert torch.equal(alone, together[:, :, n : n + 1])
+
+
+def test_threads_change_nothing(generator: Generator):
+    inputs = [t.float() for t in _inputs((3, 8, 4, 2, 70, 32), generator)]
+    start, gradient = torch.zeros(2, 32, 70, 32), torch.randn(2, 32, 70, 32, generator=generator)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(_values(inputs, 8, start, gradient, ISAS[0]))
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_what_is_not_finite_stays_so(generator: Generator):
+    x, *maps = (t.float() for t in _inputs((3, 2, 4, 1, 2, 5), generator))
+    x[0, 0, 0] = torch.nan
+    z = _native((x, *maps), 2, torch.zeros(1, 8, 2, 5))
+    assert bool(z[:, :, 0].isnan().all())
+    assert bool(z[:, :, 1].isfinite().all())
+
+
+def test_only_what_the_kernel_has_is_taken(generator: Generator):
+    x = torch.randn(2, 3, 4, generator=generator)
+    assert native.takes(x)
+    assert not native.takes(x.double())
+    assert not native.takes(x[:0])
+    assert torch.func.vmap(lambda y: y if native.takes(y) else y + 1)(x).equal(x + 1)
+
+
+def test_what_does_not_fit_is_refused(generator: Generator):
+    x, weight, *rest = (t.float() for t in _inputs((3, 2, 4, 1, 2, 5), generator))
+    sums = [torch.zeros(8, 2, 5)]
+    for arguments, message in [
+        ((x[:2].contiguous(), weight, *rest, 2, 1.0, sums), "weight, bias: expected"),
+        ((x, weight, *rest, 3, 1.0, sums), "heads: expected a divisor"),
+        ((x, weight, *rest, 2, 1.0, [torch.zeros(8, 2, 4)]), "sums: expected J arrays"),
+        ((x, weight, *rest, 2, 1.0, [*sums, *sums]), "sums: expected J arrays"),
+        ((x, weight, *rest, 2, 1.0, sums, "mmx"), "isa='mmx': this machine or build does not have it"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            add_set_attention(*arguments)

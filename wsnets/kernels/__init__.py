@@ -1,0 +1,1 @@
+"""Compiled arithmetic of weight-space networks."""

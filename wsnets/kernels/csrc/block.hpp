@@ -1,0 +1,136 @@
+// A few fields at a time from one source to one target: maps, attention, and the gradients of both, all in cache.
+//
+// The channels of a few sets lie side by side, (channels, fields T), each T rounded up to whole vectors and filled with
+// zeros, so that the maps are products with long rows. Rows of q, k and v are put in the order (q k v, G, D) first.
+#pragma once
+#include "head.hpp"
+#include "problem.hpp"
+
+namespace nf {
+namespace NF_ISA {
+
+constexpr int kColumns = 128;  // of a chunk: what one target needs of it fits the second cache beside its weights
+
+struct Shape {
+    int size, padded;   // T, and up to whole vectors
+    int fields;         // of a chunk
+    std::ptrdiff_t ld;  // of rows of a chunk; not a power of two, which would fall on few cache sets
+    int columns, channels, num_in, num_out, num_heads, rows, in_padded, out_padded;
+
+    explicit Shape(const Problem& p)
+        : size(p.size), padded(round_up(p.size, kLanes)), fields(std::max(1, kColumns / padded)),
+          ld(static_cast<std::ptrdiff_t>(fields) * padded + 16), columns(fields * padded), channels(p.num_out / p.num_heads),
+          num_in(p.num_in), num_out(p.num_out), num_heads(p.num_heads), rows(3 * p.num_out),
+          in_padded(round_up(p.num_in, kLanes)), out_padded(round_up(p.num_out, kLanes)) {}
+
+    // Row of the given weights of row r of target t in the order (q k v, G, D).
+    std::int64_t given_row(const Problem& p, int t, int r) const {
+        const int kind = r / num_out, head = r % num_out / channels, channel = r % channels;
+        return ((static_cast<std::int64_t>(kind) * channels + channel) * p.num_targets + t) * num_heads + head;
+    }
+};
+
+// Maps of all targets with their rows in order.
+struct Maps {
+    Buffer weight, bias;  // (J, rows, in), (J, rows)
+
+    Maps(const Problem& p, const Shape& s)
+        : weight(make_buffer(static_cast<std::ptrdiff_t>(p.num_targets) * s.rows * p.num_in)),
+          bias(make_buffer(static_cast<std::ptrdiff_t>(p.num_targets) * s.rows)) {
+        for (int t = 0; t < p.num_targets; ++t)
+            for (int r = 0; r < s.rows; ++r) {
+                const std::int64_t from = s.given_row(p, t, r), to = static_cast<std::int64_t>(t) * s.rows + r;
+                std::memcpy(weight.get() + to * p.num_in, p.weight + from * p.num_in, static_cast<std::size_t>(p.num_in) * 4);
+                bias.get()[to] = p.bias[from];
+            }
+    }
+};
+
+// Gradients of the maps of all targets, summed over some fields; biases as vectors of partial sums.
+struct Partial {
+    Buffer weight, bias, out_weight, out_bias;  // (J, rows, in), (J, rows) vectors, (J, out, out), (J, out) vectors
+
+    Partial(const Problem& p, const Shape& s)
+        : weight(make_buffer(static_cast<std::ptrdiff_t>(p.num_targets) * s.rows * s.in_padded)),
+          bias(make_buffer(static_cast<std::ptrdiff_t>(p.num_targets) * s.rows * kLanes)),
+          out_weight(make_buffer(static_cast<std::ptrdiff_t>(p.num_targets) * s.num_out * s.out_padded)),
+          out_bias(make_buffer(static_cast<std::ptrdiff_t>(p.num_targets) * s.num_out * kLanes)) {}
+};
+
+// Rows of T numbers of a few fields outside: copied into a chunk, or a chunk into them, or added.
+struct Outside {
+    std::int64_t row_stride, field_stride;
+    int count, fields;
+
+    // Asks for all of it ahead of its use: rows lie pages apart, which no processor foresees.
+    template <bool write>
+    void prefetch(const Shape& s, const float* at) const {
+        for (int r = 0; r < count; ++r)
+            for (std::int64_t i = 0; i < static_cast<std::int64_t>(fields) * s.size; i += 16)
+                __builtin_prefetch(at + r * row_stride + i, write ? 1 : 0, 2);
+    }
+
+    void read(const Shape& s, const float* from, float scale, float* to) const {
+        for (int r = 0; r < count; ++r)
+            for (int f = 0; f < fields; ++f) {
+                const float* const source = from + r * row_stride + f * field_stride;
+                float* const target = to + r * s.ld + f * s.padded;
+                int i = 0;
+                for (; i + kLanes <= s.size; i += kLanes) store(target + i, load_unaligned(source + i) * scale);
+                for (; i < s.size; ++i) target[i] = source[i] * scale;
+            }
+    }
+    template <bool add>
+    void write(const Shape& s, const float* from, float scale, float* to) const {
+        for (int r = 0; r < count; ++r)
+            for (int f = 0; f < fields; ++f) {
+                const float* const source = from + r * s.ld + f * s.padded;
+                float* const target = to + r * row_stride + f * field_stride;
+                int i = 0;
+                for (; i + kLanes <= s.size; i += kLanes) {
+                    const vec value = load(source + i) * scale;
+                    *reinterpret_cast<vec_unaligned*>(target + i) = add ? load_unaligned(target + i) + value : value;
+                }
+                for (; i < s.size; ++i) target[i] = (add ? target[i] : 0.0f) + source[i] * scale;
+            }
+    }
+};
+
+// Buffers of one thread.
+struct Workspace {
+    const Shape& shape;
+    Buffer x, x_turned, dx, qkv, grads, o, o_turned, h, g, inverse;
+    HeadSpace head;
+
+    explicit Workspace(const Shape& s)
+        : shape(s), x(rows(s.num_in)), x_turned(make_buffer(static_cast<std::ptrdiff_t>(s.columns) * s.in_padded)),
+          dx(rows(s.num_in)), qkv(rows(s.rows)), grads(rows(s.rows)), o(rows(s.out_padded)),
+          o_turned(make_buffer(static_cast<std::ptrdiff_t>(s.columns) * s.out_padded)), h(rows(s.num_out)), g(rows(s.num_out)),
+          inverse(rows(s.num_heads)), head(s.channels, s.padded) {}
+
+    Buffer rows(int count) const { return make_buffer(static_cast<std::ptrdiff_t>(count) * shape.ld); }
+
+    Head head_of(int number, int field, float factor) const {
+        const std::ptrdiff_t at = number * shape.channels * shape.ld + field * shape.padded, kind = shape.num_out * shape.ld;
+        const float* const q = qkv.get() + at;
+        return {shape.channels, shape.size, shape.padded, shape.ld, factor, q, q + kind, q + 2 * kind};
+    }
+};
+
+// to (count, columns) = bias + weight (count, depth) from (depth, columns).
+inline void map(const Shape& s, int count, int depth, const float* weight, const float* bias, const float* from, float* to) {
+    for (int r = 0; r < count; ++r)
+        for (int c = 0; c < s.columns; c += kLanes) store(to + r * s.ld + c, splat(bias[r]));
+    multiply<Order::rows, Start::accumulate>(count, s.columns, depth, weight, depth, from, s.ld, to, s.ld);
+}
+
+inline void add_row_sums(const Shape& s, int count, const float* from, float* sums) {
+    for (int r = 0; r < count; ++r) {
+        vec sum = load(sums + r * kLanes);
+        for (int c = 0; c < s.columns; c += kLanes) sum += load(from + r * s.ld + c);
+        store(sums + r * kLanes, sum);
+    }
+}
+
+}  // namespace NF_ISA
+}  // namespace nf

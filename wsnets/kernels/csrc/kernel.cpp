@@ -1,0 +1,4 @@
+// The kernels, compiled once per instruction set; NF_ISA names the copy.
+#include "entries.hpp"
+#include "matrices.hpp"
+#include "sets.hpp"

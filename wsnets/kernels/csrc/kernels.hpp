@@ -1,0 +1,17 @@
+// The copies of the kernels in this build.
+#pragma once
+#include "problem.hpp"
+
+#define NF_DECLARE(isa)                                           \
+    namespace nf::isa {                                           \
+    void attend_sets(const Problem&, const std::vector<float*>&); \
+    void attend_sets_back(const Problem&, const Gradients&);      \
+    void map_matrices(const Matrices&);                           \
+    void map_matrices_back(const Matrices&, const MatrixGradients&); \
+    void work_on_entries(const Entries&);                         \
+    }
+NF_DECLARE(baseline)
+#if defined(NF_X86)
+NF_DECLARE(avx2)
+NF_DECLARE(avx512)
+#endif

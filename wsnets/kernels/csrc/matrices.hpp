@@ -1,0 +1,242 @@
+// Middle weight matrices of many fields: activation, linear map and pools in one pass, and their gradients.
+//
+// A few rows of one matrix at a time stay in cache, entries (rows I, C) with C rounded up to whole vectors.
+#pragma once
+#include <algorithm>
+#include <limits>
+
+#include "gemm.hpp"
+#include "exponent.hpp"
+#include "parallel.hpp"
+#include "problem.hpp"
+
+namespace nf {
+namespace NF_ISA {
+namespace {
+
+constexpr int kEntries = 128;  // of a chunk of rows
+
+// Copies `count` rows of `from` floats to rows of `to`, which may be longer (then zeros follow) or shorter.
+inline void copy_rows(int count, const float* source, int from, float* target, int to) {
+    const int shared = std::min(from, to);
+    for (int r = 0; r < count; ++r, source += from, target += to) {
+        int i = 0;
+        for (; i + kLanes <= shared; i += kLanes) *reinterpret_cast<vec_unaligned*>(target + i) = load_unaligned(source + i);
+        for (; i < shared; ++i) target[i] = source[i];
+        for (; i < to; ++i) target[i] = 0.0f;
+    }
+}
+
+inline Buffer padded(int count, const float* source, int from, int to) {
+    Buffer buffer = make_buffer(static_cast<std::ptrdiff_t>(count) * to);
+    if (source != nullptr) copy_rows(count, source, from, buffer.get(), to);
+    return buffer;
+}
+
+// What all threads read: the map, turned and as it is, and the activation's numbers.
+struct MatrixTask {
+    const Matrices& m;
+    const int c_padded, out_padded, step, parts;  // step: rows of a chunk
+    Buffer turned, weight, scale, shift, mean;
+
+    explicit MatrixTask(const Matrices& given)
+        : m(given), c_padded(round_up(m.channels, kLanes)), out_padded(round_up(m.num_out, kLanes)),
+          step(std::clamp(kEntries / m.num_columns, 1, m.num_rows)),
+          parts(static_cast<int>(std::min<std::int64_t>(m.num_fields, kParts))), turned(padded(m.channels, nullptr, 0, out_padded)),
+          weight(padded(m.num_out, m.weight, m.channels, c_padded)), scale(padded(1, m.scale, m.channels, c_padded)),
+          shift(padded(1, m.shift, m.channels, c_padded)), mean(padded(1, m.mean, m.channels, c_padded)) {
+        for (int c = 0; c < m.channels; ++c)
+            for (int o = 0; o < m.num_out; ++o) turned.get()[c * out_padded + o] = m.weight[o * m.channels + c];
+    }
+
+    struct Space {
+        Buffer y, x, z, columns;
+    };
+    Space space() const {
+        const std::ptrdiff_t entries = static_cast<std::ptrdiff_t>(step) * m.num_columns;
+        return {make_buffer(entries * c_padded), make_buffer(entries * c_padded), make_buffer(entries * out_padded),
+                make_buffer(static_cast<std::ptrdiff_t>(m.num_columns) * c_padded)};
+    }
+    std::int64_t first(int part) const { return m.num_fields * part / parts; }
+    // Entries of a field from a row on, of so many floats each.
+    std::int64_t at(std::int64_t field, int row, int floats) const {
+        return (field * m.num_rows + row) * m.num_columns * floats;
+    }
+    bool in_place(const float* p, int floats) const {
+        return floats % kLanes == 0 && reinterpret_cast<std::uintptr_t>(p) % (kLanes * 4) == 0;
+    }
+    // The rows' entries with C padded: where they lie, or a copy.
+    const float* entries(const float* from, int count, int floats, float* copy) const {
+        if (in_place(from, floats)) return from;
+        copy_rows(count, from, floats, copy, round_up(floats, kLanes));
+        return copy;
+    }
+    NF_INLINE vec activated(vec y, int c) const {
+        return m.scale == nullptr ? y : larger(y * load(scale.get() + c) + load(shift.get() + c), vec{});
+    }
+    vec pooled(vec a, vec b) const { return m.pool == Pool::max ? larger(a, b) : a + b; }
+    float share(int count) const { return m.pool == Pool::mean ? 1.0f / static_cast<float>(count) : 1.0f; }
+};
+
+struct MatrixForward : MatrixTask {
+    using MatrixTask::MatrixTask;
+
+    void run(int part, Space& s) const {
+        for (std::int64_t field = first(part); field < first(part + 1); ++field) {
+            const float start = m.pool == Pool::max ? -std::numeric_limits<float>::infinity() : 0.0f;
+            std::fill_n(s.columns.get(), m.num_columns * c_padded, start);
+            for (int row = 0; row < m.num_rows; row += step) run(field, row, std::min(step, m.num_rows - row), s);
+            for (int i = 0; i < m.num_columns * c_padded; ++i) s.columns.get()[i] *= share(m.num_rows);
+            copy_rows(m.num_columns, s.columns.get(), c_padded, m.columns + field * m.num_columns * m.channels, m.channels);
+        }
+    }
+
+    void run(std::int64_t field, int row, int count, Space& s) const {
+        const int entries_here = count * m.num_columns;
+        const float* const y = entries(m.y + at(field, row, m.channels), entries_here, m.channels, s.y.get());
+        for (int r = 0; r < count; ++r) {
+            float* const rows = m.rows + (field * m.num_rows + row + r) * m.channels;
+            for (int c = 0; c < c_padded; c += kLanes) {
+                vec pool_of_row{};
+                for (int i = 0; i < m.num_columns; ++i) {
+                    const std::ptrdiff_t here = static_cast<std::ptrdiff_t>(r * m.num_columns + i) * c_padded + c;
+                    const vec x = activated(load(y + here), c);
+                    store(s.x.get() + here, x);
+                    pool_of_row = i == 0 ? x : pooled(x, pool_of_row);
+                    float* const column = s.columns.get() + i * c_padded + c;
+                    store(column, pooled(x, load(column)));
+                }
+                pool_of_row *= share(m.num_columns);
+                if (c + kLanes <= m.channels) {
+                    *reinterpret_cast<vec_unaligned*>(rows + c) = pool_of_row;
+                } else {
+                    for (int i = 0; c + i < m.channels; ++i) rows[c + i] = pool_of_row[i];
+                }
+            }
+        }
+        if (m.num_out == 0) return;
+        float* const z = m.z + at(field, row, m.num_out);
+        float* const to = in_place(z, m.num_out) ? z : s.z.get();
+        multiply<Order::rows, Start::zero>(entries_here, out_padded, m.channels, s.x.get(), c_padded, turned.get(), out_padded,
+                                           to, out_padded);
+        if (to != z) copy_rows(entries_here, to, out_padded, z, m.num_out);
+    }
+};
+
+struct MatrixPartial {
+    Buffer weight, shift, scaled;
+};
+
+struct MatrixBackward : MatrixTask {
+    const MatrixGradients& g;
+    std::vector<MatrixPartial> partial;
+
+    MatrixBackward(const Matrices& given, const MatrixGradients& gradients) : MatrixTask(given), g(gradients) {
+        for (int part = 0; part < parts; ++part)
+            partial.push_back({make_buffer(static_cast<std::ptrdiff_t>(m.num_out) * c_padded), make_buffer(c_padded), make_buffer(c_padded)});
+    }
+
+    struct Space : MatrixTask::Space {
+        Buffer dx, rows, columns_of, d_rows, d_columns;
+    };
+    Space space() const {
+        const std::ptrdiff_t entries = static_cast<std::ptrdiff_t>(step) * m.num_columns;
+        const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(m.num_rows) * c_padded;
+        const std::ptrdiff_t columns = static_cast<std::ptrdiff_t>(m.num_columns) * c_padded;
+        return {MatrixTask::space(), make_buffer(entries * c_padded), make_buffer(rows), make_buffer(columns), make_buffer(rows),
+                make_buffer(columns)};
+    }
+
+    void run(int part, Space& s) {
+        for (std::int64_t field = first(part); field < first(part + 1); ++field) {
+            const std::int64_t rows = field * m.num_rows * m.channels, columns = field * m.num_columns * m.channels;
+            copy_rows(m.num_rows, m.rows + rows, m.channels, s.rows.get(), c_padded);
+            copy_rows(m.num_columns, m.columns + columns, m.channels, s.columns_of.get(), c_padded);
+            copy_rows(m.num_rows, g.rows + rows, m.channels, s.d_rows.get(), c_padded);
+            copy_rows(m.num_columns, g.columns + columns, m.channels, s.d_columns.get(), c_padded);
+            for (int row = 0; row < m.num_rows; row += step)
+                run(field, row, std::min(step, m.num_rows - row), s, partial[part]);
+        }
+    }
+
+    void run(std::int64_t field, int row, int count, Space& s, MatrixPartial& sums) const {
+        const int entries_here = count * m.num_columns;
+        const float* const y = entries(m.y + at(field, row, m.channels), entries_here, m.channels, s.y.get());
+        float* const dy = g.y == nullptr ? nullptr : g.y + at(field, row, m.channels);
+        float* const dx = dy != nullptr && in_place(dy, m.channels) ? dy : s.dx.get();
+        if (m.num_out > 0) {
+            const float* const dz = entries(g.z + at(field, row, m.num_out), entries_here, m.num_out, s.z.get());
+            for (int e = 0; e < entries_here; ++e)
+                for (int c = 0; c < c_padded; c += kLanes)
+                    store(s.x.get() + e * c_padded + c, activated(load(y + e * c_padded + c), c));
+            multiply<Order::columns, Start::accumulate>(m.num_out, c_padded, entries_here, dz, out_padded, s.x.get(), c_padded,
+                                                        sums.weight.get(), c_padded);
+            if (dy == nullptr) return;
+            multiply<Order::rows, Start::zero>(entries_here, c_padded, m.num_out, dz, out_padded, weight.get(), c_padded, dx,
+                                               c_padded);
+        } else {
+            if (dy == nullptr) return;
+            std::fill_n(dx, entries_here * c_padded, 0.0f);
+        }
+        for (int c = 0; c < c_padded; c += kLanes) finish(row, count, c, y, dx, s, sums);
+        if (dx != dy) copy_rows(entries_here, dx, c_padded, dy, m.channels);
+    }
+
+    // Adds the pools' gradients, goes back through the activation, and sums what its own numbers need.
+    void finish(int row, int count, int c, const float* y, float* dx, Space& s, MatrixPartial& sums) const {
+        const bool raw = m.scale == nullptr, largest = m.pool == Pool::max;
+        const vec center = load(mean.get() + c);
+        const float of_row = share(m.num_columns), of_column = share(m.num_rows);
+        vec shift_sum{}, scaled_sum{};  // of this chunk: short sums of short sums
+        for (int r = 0; r < count; ++r) {
+            const vec row_pool = load(s.rows.get() + (row + r) * c_padded + c);
+            const vec row_gradient = load(s.d_rows.get() + (row + r) * c_padded + c) * of_row;
+            for (int i = 0; i < m.num_columns; ++i) {
+                const std::ptrdiff_t here = static_cast<std::ptrdiff_t>(r * m.num_columns + i) * c_padded + c;
+                const vec value = load(y + here), x = activated(value, c);
+                const vec column_gradient = load(s.d_columns.get() + i * c_padded + c) * of_column;
+                vec d = load(dx + here);
+                d += !largest || x == row_pool ? row_gradient : vec{};
+                d += !largest || x == load(s.columns_of.get() + i * c_padded + c) ? column_gradient : vec{};
+                if (!raw) {
+                    d = x > 0.0f ? d : vec{};
+                    shift_sum += d;
+                    scaled_sum += d * (value - center);
+                }
+                store(dx + here, d);
+            }
+        }
+        store(sums.shift.get() + c, load(sums.shift.get() + c) + shift_sum);
+        store(sums.scaled.get() + c, load(sums.scaled.get() + c) + scaled_sum);
+    }
+
+    void gather() const {
+        const auto total = [&](Buffer MatrixPartial::* which, int at, float* to) {
+            double sum_of_parts = 0.0;
+            for (const MatrixPartial& p : partial) sum_of_parts += (p.*which).get()[at];
+            *to = static_cast<float>(sum_of_parts);
+        };
+        for (int c = 0; c < m.channels; ++c) {
+            for (int o = 0; o < m.num_out; ++o) total(&MatrixPartial::weight, o * c_padded + c, g.weight + o * m.channels + c);
+            if (m.scale == nullptr) continue;
+            total(&MatrixPartial::shift, c, g.shift + c);
+            total(&MatrixPartial::scaled, c, g.scaled + c);
+        }
+    }
+};
+
+}  // namespace
+
+void map_matrices(const Matrices& m) {
+    MatrixForward forward(m);
+    run_all(forward, forward.parts, m.threads);
+}
+
+void map_matrices_back(const Matrices& m, const MatrixGradients& g) {
+    MatrixBackward backward(m, g);
+    run_all(backward, backward.parts, m.threads);
+    backward.gather();
+}
+
+}  // namespace NF_ISA
+}  // namespace nf

@@ -1,0 +1,281 @@
+// Python bindings: arrays are checked here, once, and passed on without a copy; the GIL is released meanwhile.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.hpp"
+
+namespace nb = nanobind;
+using Floats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using ReadFloats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+
+namespace {
+
+struct Isa {
+    const char* name;
+    void (*attend)(const nf::Problem&, const std::vector<float*>&);
+    void (*attend_back)(const nf::Problem&, const nf::Gradients&);
+    void (*map)(const nf::Matrices&);
+    void (*map_back)(const nf::Matrices&, const nf::MatrixGradients&);
+    void (*entries)(const nf::Entries&);
+};
+
+#define NF_COPY(isa) \
+    {#isa, nf::isa::attend_sets, nf::isa::attend_sets_back, nf::isa::map_matrices, nf::isa::map_matrices_back, nf::isa::work_on_entries}
+
+std::vector<Isa> available() {  // fastest first
+    std::vector<Isa> list;
+#if defined(NF_X86)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd"))
+        list.push_back(NF_COPY(avx512));
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        list.push_back(NF_COPY(avx2));
+#endif
+    list.push_back(NF_COPY(baseline));
+    return list;
+}
+
+Isa choose(const std::string& name) {
+    for (const Isa& isa : available())
+        if (name.empty() || name == isa.name) return isa;
+    throw std::invalid_argument("isa='" + name + "': this machine or build does not have it");
+}
+
+void expect(bool ok, const char* what) {
+    if (!ok) throw std::invalid_argument(what);
+}
+
+template <class Array>
+bool has_shape(const Array& array, std::initializer_list<std::int64_t> shape) {
+    if (array.ndim() != shape.size()) return false;
+    std::size_t axis = 0;
+    for (const std::int64_t length : shape)
+        if (static_cast<std::int64_t>(array.shape(axis++)) != length) return false;
+    return true;
+}
+
+nf::Problem problem_of(const ReadFloats& x, const ReadFloats& weight, const ReadFloats& bias, const ReadFloats& out_weight,
+                       const ReadFloats& out_bias, int heads, float scale, int threads) {
+    expect(x.ndim() == 3 && x.size() > 0, "x: expected (in, N, T), none of them zero");
+    expect(out_weight.ndim() == 3 && out_weight.shape(0) > 0, "out_weight: expected (J, out, out)");
+    expect(threads >= 1, "threads: expected 1 or more");
+    nf::Problem p;
+    p.num_in = static_cast<int>(x.shape(0));
+    p.num_fields = static_cast<std::int64_t>(x.shape(1));
+    p.size = static_cast<int>(x.shape(2));
+    p.num_targets = static_cast<int>(out_weight.shape(0));
+    p.num_out = static_cast<int>(out_weight.shape(1));
+    p.num_heads = heads;
+    p.threads = threads;
+    p.scale = scale;
+    const std::int64_t rows = 3LL * p.num_targets * p.num_out;
+    expect(heads >= 1 && p.num_out >= 1 && p.num_out % heads == 0, "heads: expected a divisor of the number of outputs");
+    expect(has_shape(weight, {rows, p.num_in}) && has_shape(bias, {rows}), "weight, bias: expected (3 J out, in), (3 J out,)");
+    expect(has_shape(out_weight, {p.num_targets, p.num_out, p.num_out}) && has_shape(out_bias, {p.num_targets, p.num_out}),
+           "out_weight, out_bias: expected (J, out, out), (J, out)");
+    p.x = x.data();
+    p.weight = weight.data();
+    p.bias = bias.data();
+    p.out_weight = out_weight.data();
+    p.out_bias = out_bias.data();
+    p.saved = nullptr;
+    return p;
+}
+
+template <class Array>
+void expect_saved(const nf::Problem& p, const Array& saved) {
+    expect(has_shape(saved, {p.num_targets, p.num_fields, p.num_out + p.num_heads, p.size}), "saved: expected (J, N, out + heads, T)");
+}
+
+template <class Array>
+void expect_sums(const nf::Problem& p, const std::vector<Array>& sums) {
+    bool fit = static_cast<int>(sums.size()) == p.num_targets;
+    for (const Array& array : sums) fit = fit && has_shape(array, {p.num_out, p.num_fields, p.size});
+    expect(fit, "sums: expected J arrays (out, N, T)");
+}
+
+void attend(ReadFloats x, ReadFloats weight, ReadFloats bias, ReadFloats out_weight, ReadFloats out_bias, int heads,
+            float scale, int threads, const std::string& isa, const std::vector<Floats>& sums, std::optional<Floats> saved) {
+    nf::Problem p = problem_of(x, weight, bias, out_weight, out_bias, heads, scale, threads);
+    expect_sums(p, sums);
+    std::vector<float*> into;
+    for (const Floats& array : sums) into.push_back(array.data());
+    if (saved.has_value()) {
+        expect_saved(p, *saved);
+        p.saved = saved->data();
+    }
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.attend(p, into);
+}
+
+void attend_back(ReadFloats x, ReadFloats weight, ReadFloats bias, ReadFloats out_weight, ReadFloats out_bias, int heads,
+                 float scale, int threads, const std::string& isa, const std::vector<ReadFloats>& d_sums, Floats saved,
+                 std::optional<Floats> dx, Floats d_weight, Floats d_bias, Floats d_out_weight, Floats d_out_bias) {
+    nf::Problem p = problem_of(x, weight, bias, out_weight, out_bias, heads, scale, threads);
+    expect_sums(p, d_sums);
+    expect_saved(p, saved);
+    expect((!dx.has_value() || dx->size() == x.size()) && d_weight.size() == weight.size() && d_bias.size() == bias.size() &&
+               d_out_weight.size() == out_weight.size() && d_out_bias.size() == out_bias.size(),
+           "gradients: expected the sizes of what they belong to");
+    p.saved = saved.data();
+    nf::Gradients g{{}, dx.has_value() ? dx->data() : nullptr, d_weight.data(), d_bias.data(), d_out_weight.data(),
+                    d_out_bias.data()};
+    for (const ReadFloats& array : d_sums) g.sums.push_back(array.data());
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.attend_back(p, g);
+}
+
+using Optional = std::optional<Floats>;
+
+float* data(const Optional& array) { return array.has_value() ? array->data() : nullptr; }
+
+// Whether an array, if given, has one number per channel.
+bool is_per_channel(const Optional& array, const Floats& y) { return !array.has_value() || has_shape(*array, {static_cast<std::int64_t>(y.shape(3))}); }
+
+nf::Matrices matrices_of(const Floats& y, const ReadFloats& weight, const std::string& pool, const Optional& scale,
+                         const Optional& shift, const Optional& mean, const Floats& rows, const Floats& columns, int threads) {
+    expect(y.ndim() == 4 && y.size() > 0, "y: expected (N, O, I, C), none of them zero");
+    expect(threads >= 1, "threads: expected 1 or more");
+    const std::int64_t n = static_cast<std::int64_t>(y.shape(0)), o = static_cast<std::int64_t>(y.shape(1)),
+                       i = static_cast<std::int64_t>(y.shape(2)), c = static_cast<std::int64_t>(y.shape(3));
+    expect(weight.ndim() == 2 && static_cast<std::int64_t>(weight.shape(1)) == c, "weight: expected (C', C)");
+    expect(has_shape(rows, {n, o, c}) && has_shape(columns, {n, i, c}), "rows, columns: expected (N, O, C), (N, I, C)");
+    expect(is_per_channel(scale, y) && is_per_channel(shift, y) && is_per_channel(mean, y) &&
+               scale.has_value() == shift.has_value() && scale.has_value() == mean.has_value(),
+           "scale, shift, mean: expected (C,) all three, or None");
+    expect(pool == "max" || pool == "mean" || pool == "sum", "pool: expected max, mean or sum");
+    nf::Matrices m{};
+    m.num_fields = n;
+    m.num_rows = static_cast<int>(o);
+    m.num_columns = static_cast<int>(i);
+    m.channels = static_cast<int>(c);
+    m.num_out = static_cast<int>(weight.shape(0));
+    m.pool = pool == "max" ? nf::Pool::max : pool == "mean" ? nf::Pool::mean : nf::Pool::sum;
+    m.threads = threads;
+    m.y = y.data();
+    m.weight = weight.data();
+    m.scale = data(scale);
+    m.shift = data(shift);
+    m.mean = data(mean);
+    m.rows = rows.data();
+    m.columns = columns.data();
+    return m;
+}
+
+bool is_mapped(const nf::Matrices& m, const Floats& z) {
+    return has_shape(z, {m.num_fields, m.num_rows, m.num_columns, m.num_out});
+}
+
+void map(Floats y, ReadFloats weight, const std::string& pool, Optional scale, Optional shift, Optional mean, Floats z,
+         Floats rows, Floats columns, int threads, const std::string& isa) {
+    nf::Matrices m = matrices_of(y, weight, pool, scale, shift, mean, rows, columns, threads);
+    expect(is_mapped(m, z), "z: expected (N, O, I, C')");
+    m.z = z.data();
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.map(m);
+}
+
+void map_back(Floats y, ReadFloats weight, const std::string& pool, Optional scale, Optional shift, Optional mean, Floats dz,
+              Floats rows, Floats columns, Floats d_rows, Floats d_columns, Optional dy, Floats d_weight, Floats d_shift,
+              Floats d_scaled, int threads, const std::string& isa) {
+    const nf::Matrices m = matrices_of(y, weight, pool, scale, shift, mean, rows, columns, threads);
+    expect(is_mapped(m, dz), "dz: expected (N, O, I, C')");
+    expect(d_rows.size() == rows.size() && d_columns.size() == columns.size() && (!dy.has_value() || dy->size() == y.size()) &&
+               d_weight.size() == weight.size() && d_shift.size() == y.shape(3) && d_scaled.size() == y.shape(3),
+           "gradients: expected the sizes of what they belong to");
+    const nf::MatrixGradients g{dz.data(), d_rows.data(), d_columns.data(), data(dy), d_weight.data(), d_shift.data(), d_scaled.data()};
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.map_back(m, g);
+}
+
+nf::Entries entries_of(nf::EntriesWork work, const Floats& y, int threads) {
+    expect(y.ndim() == 4 && y.size() > 0, "y: expected (N, O, I, C), none of them zero");
+    expect(threads >= 1, "threads: expected 1 or more");
+    nf::Entries e{};
+    e.work = work;
+    e.num_fields = static_cast<std::int64_t>(y.shape(0));
+    e.num_rows = static_cast<int>(y.shape(1));
+    e.num_columns = static_cast<int>(y.shape(2));
+    e.channels = static_cast<int>(y.shape(3));
+    e.threads = threads;
+    e.y = y.data();
+    return e;
+}
+
+// spread, gather and moments: y with an array each for the rows and the columns, or for every field and channel.
+template <nf::EntriesWork work>
+void with_sides(Floats y, Floats rows, Floats columns, int threads, const std::string& isa) {
+    nf::Entries e = entries_of(work, y, threads);
+    constexpr bool moments = work == nf::EntriesWork::moments;
+    const bool fit = moments ? has_shape(rows, {e.num_fields, e.channels}) && has_shape(columns, {e.num_fields, e.channels})
+                             : has_shape(rows, {e.num_fields, e.num_rows, e.channels}) &&
+                                   has_shape(columns, {e.num_fields, e.num_columns, e.channels});
+    expect(fit, moments ? "mean, squares: expected (N, C)" : "rows, columns: expected (N, O, C), (N, I, C)");
+    e.rows = rows.data();
+    e.columns = columns.data();
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.entries(e);
+}
+
+void affine(Floats y, Floats x, Floats scale, Floats slope, Floats level, int threads, const std::string& isa) {
+    nf::Entries e = entries_of(nf::EntriesWork::affine, y, threads);
+    const std::int64_t c = e.channels;
+    expect(x.size() == y.size() && has_shape(scale, {c}) && has_shape(slope, {c}) && has_shape(level, {c}),
+           "x: expected the shape of y; scale, slope, level: expected (C,)");
+    e.x = x.data();
+    e.scale = scale.data();
+    e.slope = slope.data();
+    e.level = level.data();
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.entries(e);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.def(
+        "isas",
+        [] {
+            std::vector<std::string> names;
+            for (const Isa& isa : available()) names.emplace_back(isa.name);
+            return names;
+        },
+        "Instruction sets this machine can run, fastest first.");
+    m.def("attend", &attend, nb::arg("x").noconvert(), nb::arg("weight").noconvert(), nb::arg("bias").noconvert(),
+          nb::arg("out_weight").noconvert(), nb::arg("out_bias").noconvert(), nb::arg("heads"), nb::arg("scale"),
+          nb::arg("threads"), nb::arg("isa"), nb::arg("sums").noconvert(), nb::arg("saved").noconvert().none(),
+          "Add scale z to the sums; keep what the gradient needs in `saved`.");
+    m.def("attend_back", &attend_back, nb::arg("x").noconvert(), nb::arg("weight").noconvert(),
+          nb::arg("bias").noconvert(), nb::arg("out_weight").noconvert(), nb::arg("out_bias").noconvert(), nb::arg("heads"),
+          nb::arg("scale"), nb::arg("threads"), nb::arg("isa"), nb::arg("d_sums").noconvert(), nb::arg("saved").noconvert(),
+          nb::arg("dx").noconvert().none(), nb::arg("d_weight").noconvert(), nb::arg("d_bias").noconvert(),
+          nb::arg("d_out_weight").noconvert(), nb::arg("d_out_bias").noconvert(), "Write the gradients.");
+    // Nothing may be converted: a result would be written into a copy.
+    const auto same = nb::arg().noconvert();
+    const auto same_or_none = nb::arg().noconvert().none();
+    const auto any = nb::arg();
+    m.def("map_matrices", &map, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, any, any,
+          "Activate, map and pool.");
+    m.def("map_matrices_back", &map_back, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same,
+          same, same_or_none, same, same, same, any, any, "Write the gradients.");
+    m.def("spread", &with_sides<nf::EntriesWork::spread>, same, same, same, any, any, "Add rows and columns to y.");
+    m.def("gather", &with_sides<nf::EntriesWork::gather>, same, same, same, any, any,
+          "Write y's sums over columns and over rows.");
+    m.def("moments", &with_sides<nf::EntriesWork::moments>, same, same, same, any, any,
+          "Write means and sums of squared distances of every field.");
+    m.def("affine", &affine, same, same, same, same, same, any, any, "y <- y scale + x slope + level.");
+}

@@ -1,0 +1,59 @@
+// What the kernels are given; every array is contiguous float32.
+// N fields, T neurons (the set), J targets, G heads of one target, D channels of a head, out = G D.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace nf {
+
+struct Problem {
+    std::int64_t num_fields;
+    int size;  // T
+    int num_in, num_out, num_heads, num_targets;
+    int threads;
+    float scale;              // of what is added to the sums
+    const float* x;           // (in, N, T)
+    const float* weight;      // (3 D J G, in), rows ordered (q k v, D, J, G)
+    const float* bias;        // (3 D J G,)
+    const float* out_weight;  // (J, out, out)
+    const float* out_bias;    // (J, out)
+    float* saved;             // (J, N, out + G, T): values after attention, then the softmax's inverse denominators; or null
+};
+
+struct Gradients {
+    std::vector<const float*> sums;  // J times (out, N, T), given
+    float* x;                        // (in, N, T), or null
+    float *weight, *bias, *out_weight, *out_bias;
+};
+
+// Middle weights y (N, O, I, C); z = x W^T, x = relu(y scale + shift), or y without a scale.
+enum class Pool { max, mean, sum };
+
+struct Matrices {
+    std::int64_t num_fields;
+    int num_rows, num_columns, channels, num_out;
+    Pool pool;
+    int threads;
+    const float *y, *weight;             // weight (C', C); C' may be 0
+    const float *scale, *shift, *mean;   // (C,) or null
+    float *z, *rows, *columns;           // (N, O, I, C'), and pools of x: over I (N, O, C), over O (N, I, C)
+};
+
+struct MatrixGradients {
+    const float *z, *rows, *columns;
+    float* y;                                    // of y scale + shift, or of y without a scale
+    float *weight, *shift, *scaled;              // the latter two: sums of that, and of that times y - mean
+};
+
+// One of the plain passes over y (N, O, I, C); see entries.hpp for what each reads and writes.
+enum class EntriesWork { spread, gather, affine, moments };
+
+struct Entries {
+    EntriesWork work;
+    std::int64_t num_fields;
+    int num_rows, num_columns, channels, threads;
+    float *y, *rows, *columns;
+    const float *x, *scale, *slope, *level;
+};
+
+}  // namespace nf

@@ -1,0 +1,36 @@
+"""Whether the compiled module of this folder is there, and which tensors it takes."""
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+
+def missing() -> str | None:
+    """Why the native module cannot be used, or None when it is there."""
+    if find_spec("wsnets.kernels._native") is None:
+        return "the native module was not built (install again with a C++20 compiler, g++ 11 or newer, present)"
+    return None
+
+
+def isas() -> list[str]:
+    """Instruction sets that this build has and this machine can run, fastest first; empty without the module."""
+    if missing() is not None:
+        return []
+    from wsnets.kernels import _native
+
+    return _native.isas()
+
+
+_MISSING = missing()
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the kernels take such a tensor: float32 on a CPU, where nothing watches torch's operations."""
+    watched = torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    return _MISSING is None and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0 and not watched
+
+
+def array(x: Tensor | None):
+    """The memory of a contiguous tensor, shared, as the module takes it."""
+    return None if x is None else x.detach().numpy()
