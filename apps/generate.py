@@ -47,6 +47,8 @@ class TrainGenerate:
     """Do not learn the classes of the fields."""
     limit: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: all)")] = None
     """Train on the first so many fields."""
+    test_fraction: float = 0.0
+    """Share of STORE kept aside, for `nf measure --test-fraction`; copies of one item stay on one side."""
     prediction: Literal["v", "x0", "eps"] = "v"
     """What the network predicts: the noise, the clean numbers, or a mix of both."""
     noise_schedule: Literal["cosine", "linear"] = "cosine"
@@ -108,12 +110,15 @@ def train_generate(options: TrainGenerate, output: Output) -> None:
     """Run `nf train generate`."""
     from apps.embed import first
     from neuralfields.store import open_store
+    from wsnets.data import split_test
     from wsnets.tasks import generate as task
 
     limit_threads(options.threads)
     if options.samples_every < 0:
         raise ValueError(f"samples_every={options.samples_every}: expected zero or more")
     store = first("limit", open_store(options.store), options.limit)
+    if options.test_fraction:
+        store, _ = split_test(store, options.test_fraction, options.training.seed)
     config = settings(
         task.GenerateConfig,
         options.training,

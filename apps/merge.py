@@ -45,7 +45,7 @@ class Merge:
     """What fits of one item have in common."""
     method: Literal["mean", "aligned", "transport", "soup"] = "aligned"
     """Plain mean; mean after alignment; optimal transport onto the first fit; aligned fits that do no harm."""
-    symmetries: Literal["exact", "permutation"] = "exact"
+    kinds: Literal["exact", "permutation"] = "exact"
     """Moves of units that fits are aligned by: all that the activation has, or permutations."""
     limit: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: all)")] = None
     """Merge the first so many items."""
@@ -143,7 +143,7 @@ def find_items(stores: list["FieldStore"], options: Merge) -> Items:
 
 def kinds_of(options: Merge) -> tuple[str, ...] | None:
     """Kinds of symmetry that are asked for; None for all."""
-    return ("permutation",) if options.symmetries == "permutation" else None
+    return ("permutation",) if options.kinds == "permutation" else None
 
 
 def merged_fields(parts: list["FieldBatch"], options: Merge, method: str, meta: dict) -> "FieldBatch":
@@ -168,7 +168,7 @@ def write_merged(items: Items, options: Merge) -> float | None:
     from neuralfields.store_writer import StoreWriter
 
     first, count = items.stores[0], len(items.rows)
-    about = {"method": options.method, "by": options.by, "symmetries": options.symmetries, "stores": [*options.stores]}
+    about = {"method": options.method, "by": options.by, "symmetries": options.kinds, "stores": [*options.stores]}
     meta = {**first.meta, "merged": about}
     kept = [name for name in COLUMNS if all(name in store.index.column_names for store in items.stores)]
     columns = [{name: store.index.column(name).to_pylist() for name in kept} for store in items.stores]

@@ -9,6 +9,7 @@ import torch
 from apps.generated_sheet import arranged, balanced
 from neuralfields.store import open_store, save
 from neuralfields.testing import random_fields
+from wsnets.data import split_test
 from wsnets.models.inr2vec import Inr2VecConfig
 from wsnets.tasks.embed import EmbedConfig, embed
 
@@ -181,3 +182,11 @@ def test_what_is_refused(nf, generator_folder: Path, store: Path, tmp_path: Path
     nf(*train, "--samples-every", -1).assert_refused("samples_every=-1: expected zero or more")
     plain = ("train", "generate", store, "--out", tmp_path / "g", "--threads", 1)
     nf(*plain, "--model", "mlp").assert_refused("'mlp' generates nothing: expected one of hyper_diffusion")
+
+
+def test_what_is_kept_aside_is_not_trained_on(nf, store: Path, tmp_path: Path):
+    words = ("train", "generate", store, "--out", tmp_path / "g", *QUICK, "--test-fraction", 0.25, "--json")
+    done = nf(*words)
+    assert done.code == 0, done.err
+    kept, _ = split_test(open_store(store), 0.25, 0)
+    assert done.figures["train_fields"] + done.figures["val_fields"] == len(kept) < len(open_store(store))

@@ -49,6 +49,8 @@ _TRAINING: dict[str, dict] = {
     "orbit": {"lr": 2e-3},
     "inr2vec": {"lr": 4e-3, "batch": 64, "noise": 0.3},
     "inr2array": {"lr": 3e-3, "batch": 16},
+    "hyper_rep": {"batch": 64},
+    "sane": {"batch": 64, "lr": 2e-3},
 }
 
 

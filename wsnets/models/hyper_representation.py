@@ -54,8 +54,12 @@ class HyperRepresentationConfig:
 
     @classmethod
     def small(cls) -> "HyperRepresentationConfig":
-        """A size that trains on two cores, for fields of one init: not permuted, compared by what they show too."""
-        return cls(latent=128, width=64, num_layers=2, num_heads=4, permute=0.0, erase=0.0, noise=0.5, values=100.0)
+        """A size that trains on two cores, for fields of one init: not permuted, compared by what they show too.
+
+        Without contrast: two noisy views of every field cost 0.9 dB in equal time, and the linear probe did not gain.
+        """
+        sizes = {"latent": 256, "width": 64, "num_layers": 1, "num_heads": 4}
+        return cls(**sizes, contrast=0.0, permute=0.0, erase=0.0, values=100.0)
 
     def symmetry(self, spec: FieldSpec) -> tuple[Kind, ...]:
         """None: permuted fields are only trained to be near each other."""
@@ -105,7 +109,7 @@ class HyperRepresentation(Autoencoder):
     >>> config = HyperRepresentationConfig.small()
     >>> model = config.build_autoencoder(SIREN(2, 1), torch.Generator().manual_seed(0))
     >>> model.latent_shape, sum(p.numel() for p in model.parameters())
-    ((1, 128), 1315105)
+    ((1, 256), 2378785)
     """
 
     def __init__(self, spec: FieldSpec, config: HyperRepresentationConfig, generator: Generator) -> None:

@@ -56,9 +56,12 @@ class SANEConfig:
 
     @classmethod
     def small(cls) -> "SANEConfig":
-        """A size that trains on two cores, for fields of one init: not permuted."""
-        sizes = {"latent": 8, "window": 80, "width": 64, "num_layers": 2, "num_heads": 4, "most": (512, 16, 256)}
-        return cls(**sizes, permute=0.0, erase=0.0, noise=0.5, values=100.0)
+        """A size that trains on two cores, for fields of one init: see HyperRepresentationConfig.small.
+
+        A window holds all 65 tokens of a 2-32-32-1 field, so that one pass serves both weights and values.
+        """
+        sizes = {"latent": 16, "window": 80, "width": 64, "num_layers": 1, "num_heads": 4, "most": (512, 16, 256)}
+        return cls(**sizes, contrast=0.0, permute=0.0, erase=0.0, values=100.0)
 
     def symmetry(self, spec: FieldSpec) -> tuple[Kind, ...]:
         """None: permuted fields are only trained to be near each other."""
@@ -84,7 +87,7 @@ class SANE(Autoencoder):
     >>> from neuralfields import SIREN
     >>> model = SANEConfig.small().build_autoencoder(SIREN(2, 1), torch.Generator().manual_seed(0))
     >>> model.latent_shape, sum(p.numel() for p in model.parameters())
-    ((65, 8), 256881)
+    ((65, 16), 158977)
     """
 
     def __init__(self, spec: FieldSpec, config: SANEConfig, generator: Generator) -> None:
