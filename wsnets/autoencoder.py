@@ -11,6 +11,8 @@ from neuralfields.spec import FieldSpec
 from wsnets.features import Normaliser, WeightFeatures
 from wsnets.network import to_fields
 
+_CANDIDATES = 8  # uniform points for every one that is compared, of shapes
+
 
 class Autoencoder(nn.Module, ABC):
     """Features of N fields -> latents (N, T, D) -> fields.
@@ -58,7 +60,20 @@ def value_loss(decoded: FieldBatch, fields: FieldBatch, num_points: int, generat
 
 
 def random_coords(fields: FieldBatch, num_points: int, generator: Generator) -> Tensor:
-    """Coordinates (B, I) uniform in [-1, 1]^I, on the generator's device and in the precision of fields."""
-    shape = num_points, fields.spec.in_dim
+    """Coordinates (B, I), uniform in [-1, 1]^I; half of those of shapes, I = 3, lie where some field shows something.
+
+    The value of a shape is the same almost everywhere, and its surface is in the rest: that half is drawn from 8 B
+    uniform points, each with a probability like max_n |f_n(x) - median f_n|. All are on the generator's device and in
+    the precision of fields.
+    """
+    spec = fields.spec
+    shape = num_points * (_CANDIDATES if spec.in_dim == 3 else 1), spec.in_dim
     drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=fields.weights[0].dtype)
-    return 2 * drawn - 1
+    coords = 2 * drawn - 1
+    if spec.in_dim != 3:
+        return coords
+    with torch.no_grad():
+        values = evaluate(fields, coords)
+        unusual = (values - values.median(dim=1, keepdim=True).values).abs().amax(dim=(0, 2))
+    near = torch.multinomial(unusual.clamp_min(1e-12), num_points // 2, generator=generator)
+    return torch.cat([coords[: num_points - num_points // 2], coords[near]])

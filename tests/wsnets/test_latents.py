@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from neuralfields import SIREN, FieldBatch, evaluate
+from neuralfields import SIREN, FieldBatch, ReLUField, evaluate
 from neuralfields.testing import random_fields
 from wsnets import Reader
+from wsnets.autoencoder import random_coords
 from wsnets.features import Normaliser, weight_features
 from wsnets.latents import Embedding, build_autoencoder, reconstruction
 from wsnets.models import MLPConfig
@@ -102,3 +103,15 @@ def test_refusals(embedding: Embedding, fields: FieldBatch, generator: Generator
         embedding.encode(FieldBatch.from_flat(SPEC, flat))
     with pytest.raises(ValueError, match=r"model='mlp' gives no latents .*: expected one of inr2vec, "):
         build_autoencoder(MLPConfig(), SPEC, generator)
+
+
+def test_points_of_shapes_gather_where_some_field_shows_something(generator: Generator):
+    spec = ReLUField(3, 1, hidden=(1,))
+    slabs = [[20.0, 0.0, 0.0, -18.0, 1.0, 0.0], [0.0, 20.0, 0.0, -18.0, 1.0, 0.0]]  # 0 but where x or y is above 0.9
+    coords = random_coords(FieldBatch.from_flat(spec, torch.tensor(slabs)), 401, generator)
+    assert coords.shape == (401, 3)
+    assert float(coords.abs().max()) <= 1
+    inside = (coords[:, :2] > 0.9).any(1)
+    assert bool(inside[201:].all())
+    assert float(inside[:201].float().mean()) < 0.3
+    assert random_coords(random_fields(SPEC, 2, generator, torch.float32), 10, generator).shape == (10, 2)
