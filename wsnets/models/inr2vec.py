@@ -73,7 +73,7 @@ class Inr2VecConfig:
             rows="all",
             pool="mean",
             row_embedding=True,
-            wide=1024,
+            wide=2048,
             latent_norm=True,
             decoder=(128, 128, 128),
             bands=4,
@@ -108,7 +108,7 @@ class Inr2Vec(Autoencoder):
     >>> from neuralfields import SIREN
     >>> model = Inr2VecConfig.small().build_autoencoder(SIREN(2, 1), torch.Generator().manual_seed(0))
     >>> model.latent_shape, model.decoded_spec.describe()
-    ((1, 1024), 'relu 18-128-128-128-1, 35,585 parameters')
+    ((1, 2048), 'relu 18-128-128-128-1, 35,585 parameters')
     """
 
     def __init__(self, spec: FieldSpec, config: Inr2VecConfig, generator: Generator) -> None:
