@@ -1,7 +1,6 @@
 """The native fitting kernel: C++ with SIMD, one field on one thread for its whole fit, all state in cache."""
 
 import threading
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -10,26 +9,22 @@ from fitting.config import FitConfig
 from fitting.kernels.task import OnProgress, StepResult, StepTask
 from fitting.losses import psnr_to_mse
 from neuralfields.batch import FieldBatch
+from neuralfields.kernels import compiled
 from neuralfields.spec import FieldSpec
 
 MAX_WIDTH = 256
 MAX_OUTPUTS = 4
+_MODULE = "fitting.kernels._native"
 
 
 def missing() -> str | None:
     """Why the native module cannot be used, or None when it is there."""
-    if find_spec("fitting.kernels._native") is None:
-        return "the native module was not built (install again with a C++20 compiler, g++ 11 or newer, present)"
-    return None
+    return compiled.missing(_MODULE)
 
 
 def isas() -> list[str]:
     """Instruction sets that this build has and this machine can run, fastest first; empty without the module."""
-    if missing() is not None:
-        return []
-    from fitting.kernels import _native
-
-    return _native.isas()
+    return compiled.isas(_MODULE)
 
 
 def isa() -> str:

@@ -1,25 +1,21 @@
 """Whether the compiled module of this folder is there, and which tensors it takes."""
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
+
+from neuralfields.kernels import compiled
+
+_MODULE = "wsnets.kernels._native"
 
 
 def missing() -> str | None:
     """Why the native module cannot be used, or None when it is there."""
-    if find_spec("wsnets.kernels._native") is None:
-        return "the native module was not built (install again with a C++20 compiler, g++ 11 or newer, present)"
-    return None
+    return compiled.missing(_MODULE)
 
 
 def isas() -> list[str]:
     """Instruction sets that this build has and this machine can run, fastest first; empty without the module."""
-    if missing() is not None:
-        return []
-    from wsnets.kernels import _native
-
-    return _native.isas()
+    return compiled.isas(_MODULE)
 
 
 _MISSING = missing()
