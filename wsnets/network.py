@@ -150,7 +150,7 @@ def check_spec(given: FieldSpec, expected: FieldSpec) -> None:
     """Raise ValueError naming both specs, and the first difference, unless they are equal."""
     if given != expected:
         difference = first_difference(expected.to_json(), given.to_json())
-        raise ValueError(f"fields are {given.describe()}, the network reads {expected.describe()}: {difference}")
+        raise ValueError(f"fields are {given.describe()}: expected {expected.describe()}; {difference}")
 
 
 def read_about(folder: Path) -> dict:

@@ -95,7 +95,7 @@ def test_reconstruction_is_that_of_the_formula(fields: FieldBatch, generator: Ge
 def test_refusals(embedding: Embedding, fields: FieldBatch, generator: Generator):
     with pytest.raises(ValueError, match=r"latents has shape \(2, 8\): expected \(N, 1, 8\)"):
         embedding.decode(torch.zeros(2, 8))
-    with pytest.raises(ValueError, match=r"fields are .* the network reads .*: hidden"):
+    with pytest.raises(ValueError, match=r"fields are .*: expected .*; hidden"):
         embedding.encode(random_fields(SIREN(2, 1, hidden=(6, 6)), 2, generator))
     flat = fields.flat().clone()
     flat[3, 2] = np.nan

@@ -52,7 +52,7 @@ def test_evaluate_agrees_with_predict(folder: Path, population):
 def test_fields_that_it_cannot_read(folder: Path, population):
     reader = Reader.load(folder)
     other = SIREN(2, 1, hidden=(6, 5), w0=15.0)
-    with pytest.raises(ValueError, match=r"reads sine 2-6-5-1.*: w0_first is 30.0 there, 15.0 here"):
+    with pytest.raises(ValueError, match=r"expected sine 2-6-5-1.*; w0_first is 30.0 there, 15.0 here"):
         reader.predict(FieldBatch.from_flat(other, population.fields.flat()))
     flat = population.fields.flat().clone()
     flat[9] = float("nan")

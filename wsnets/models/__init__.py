@@ -173,7 +173,7 @@ def build_editor(settings: ModelConfig, spec: FieldSpec, generator: Generator) -
     name = name_of(settings)
     if not edits(name):
         able = ", ".join(other for other in _CONFIGS if edits(other))
-        raise ValueError(f"model={name!r} reads fields and does not edit them: expected one of {able}")
+        raise ValueError(f"model={name!r} {does(name)} fields and does not edit them: expected one of {able}")
     return settings.build_editor(spec, generator)  # type: ignore[attr-defined]
 
 

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from neuralfields import symmetry
 from neuralfields.batch import FieldBatch
 from neuralfields.symmetry import Element
+from wsnets import models
 from wsnets.align import lerp
 from wsnets.augment import noise, tensor_stds
 from wsnets.config import FieldConfig
@@ -57,7 +58,8 @@ class AlignConfig(FieldConfig):
             check(name, getattr(self, name), getattr(self, name) >= 1, "a whole number from 1")
         check("supervised", self.supervised, self.supervised + self.weights + self.midpoint > 0, "one loss that counts")
         check("align", self.align, self.align == "none", "'none': the network is to do that itself")
-        check("model", self.settings, isinstance(self.settings, DeepAlignConfig), "a network that aligns: deep_align")
+        name = models.name_of(self.settings)
+        check("model", name, isinstance(self.settings, DeepAlignConfig), "a network that aligns: deep_align")
 
 
 class AlignPairsTask(FieldTask):

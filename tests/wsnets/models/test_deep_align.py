@@ -158,7 +158,10 @@ def test_settings_and_bad_input(generator: torch.Generator) -> None:
         (lambda: AlignConfig(model=TINY, align="exact"), "align='exact'"),
         (lambda: network.element(fields, fields[:2]), "reference holds 2 fields: expected 1 or 3"),
         (lambda: network.element(bad, fields), "NaN"),
-        (lambda: network.element(fields, random_fields(SPECS["relu"], 3, generator)), "the network reads"),
+        (
+            lambda: network.element(fields, random_fields(SPECS["relu"], 3, generator)),
+            "fields are relu .*: expected sine",
+        ),
     ]
     for call, words in cases:
         with pytest.raises(ValueError, match=words) as caught:

@@ -129,3 +129,11 @@ def test_every_model_that_edits_is_asked_to_and_no_other() -> None:
     asked = {name for task, name in PAIRS if task == "edit"}
     assert asked == {name for name in models.names() if models.edits(name)}
     assert set(models.names()) - asked
+
+
+def test_what_a_network_does_not_do_is_refused_by_what_it_does() -> None:
+    spec, draws = SIREN(2, 1, hidden=(4, 4)), torch.Generator()
+    with pytest.raises(ValueError, match="model='sane' embeds fields and does not edit them"):
+        models.build_editor(models.kind("sane").small(), spec, draws)
+    with pytest.raises(ValueError, match="model='deep_align' aligns fields and does not read them"):
+        models.build_reader(models.kind("deep_align").small(), spec, 3, draws)
