@@ -41,6 +41,7 @@ COMMANDS = {
     ),
     "info": Command("apps.info", "Info", "info", "[FOLDER]", "describe a store, a network, or this installation"),
     "render": Command("apps.render", "Render", "render", "STORE --out FILE", "draw fields at any size"),
+    "view": Command("apps.view", "View", "view", "STORE", "look at a population in the browser"),
     "mesh": Command(
         "apps.mesh", "MeshFields", "mesh", "STORE --out DIR", "write the surfaces of shape fields as meshes"
     ),

@@ -14,6 +14,7 @@ from apps.progress import Progress
 from apps.selection import Positions, positions
 
 if TYPE_CHECKING:
+    from apps.viewer.collection import Part
     from neuralfields import FieldBatch, FieldStore
     from neuralfields.render.mesh import Mesh
 
@@ -97,7 +98,7 @@ def extract(fields: "FieldBatch", resolution: int, level: float, inside: Any) ->
     return [surface(lambda at, one=one: density(one, at)[0], resolution, level, inside=inside) for one in fields]
 
 
-def surface_of(store: "FieldStore", level: float | None) -> tuple[float, Any]:
+def surface_of(store: "FieldStore | Part", level: float | None) -> tuple[float, Any]:
     """Level of the surface and side of the inside, as stored. Raises ValueError for fields that are no shapes."""
     signal = store.meta.get("signal") or {}
     if store.spec.view is not None:
@@ -109,7 +110,7 @@ def surface_of(store: "FieldStore", level: float | None) -> tuple[float, Any]:
     return (signal["level"] if level is None else level), signal.get("inside", "below")
 
 
-def original_units(store: "FieldStore", row: int, item: "Mesh") -> "Mesh":
+def original_units(store: "FieldStore | Part", row: int, item: "Mesh") -> "Mesh":
     """The mesh moved from the box back to where its source was; as it is where the store does not say."""
     from neuralfields.render.mesh import Mesh
 

@@ -16,6 +16,7 @@ from apps.selection import Positions, positions
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fitting.signals.image import ImageSignals
     from neuralfields import FieldStore
 
 SUFFIXES = {False: (".png",), True: (".png", ".mp4", ".gif")}  # of what lies in space: also films
@@ -106,9 +107,20 @@ def captions(store: "FieldStore", rows: np.ndarray) -> list[str]:
 
 def originals(store: "FieldStore", rows: np.ndarray, source: str, options: ImageOptions) -> "Tensor":
     """The images that fields were fitted to, found by id: (n, H, W, C). Raises ValueError when some are not there."""
+    found = source_images(store.meta, source, options)
+    place = {int(number): position for position, number in enumerate(found.ids)}
+    wanted = [int(number) for number in store.ids[rows]]
+    missing = [number for number in wanted if number not in place]
+    if missing:
+        raise ValueError(f"beside={source!r}: has no image with id {missing[0]}; expected the images of {store.path}")
+    return found.values(np.array([place[number] for number in wanted]))
+
+
+def source_images(meta: dict, source: str, options: ImageOptions) -> "ImageSignals":
+    """The images at a source; the split, size and channels are those of a store's meta unless options say otherwise."""
     from fitting import images
 
-    signal = store.meta.get("signal") or {}
+    signal = meta.get("signal") or {}
     shape, channels = signal.get("shape"), signal.get("channels")
     options = replace(options, split=options.split or signal.get("split"))
     found = images.load(source, **vars(options))
@@ -116,12 +128,7 @@ def originals(store: "FieldStore", rows: np.ndarray, source: str, options: Image
         found = images.load(source, **vars(replace(options, resize=tuple(shape))))
     if channels == 1 and found.channels == 3:
         found = images.load(source, **vars(replace(options, grey=True, resize=options.resize or found.shape)))
-    place = {int(number): position for position, number in enumerate(found.ids)}
-    wanted = [int(number) for number in store.ids[rows]]
-    missing = [number for number in wanted if number not in place]
-    if missing:
-        raise ValueError(f"beside={source!r}: has no image with id {missing[0]}; expected the images of {store.path}")
-    return found.values(np.array([place[number] for number in wanted]))
+    return found
 
 
 def enlarge(pictures: "Tensor", size: tuple[int, int]) -> "Tensor":

@@ -10,6 +10,7 @@ from apps.progress import Progress
 
 if TYPE_CHECKING:
     from apps.render import Render
+    from apps.viewer.collection import Part
     from neuralfields import FieldStore
     from neuralfields.render.cameras import Camera
 
@@ -43,7 +44,7 @@ def options_scale(options: "Render") -> int | None:
     return None if options.size is None else 1
 
 
-def scene(store: "FieldStore", row: int) -> dict[str, Any]:
+def scene(store: "FieldStore | Part", row: int) -> dict[str, Any]:
     """What the store keeps of a field's scene. Raises ValueError where it keeps no cameras."""
     found = {about["name"]: about for about in (store.meta.get("signal") or {}).get("scenes") or []}
     about = found.get(Path(str(store.column("name")[row])).name) or found.get(str(store.column("name")[row]))

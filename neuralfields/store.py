@@ -166,6 +166,13 @@ class FieldStore:
             raise ValueError(f"{self.path}: the shards have learning curves of different lengths")
         return np.concatenate(curves)
 
+    def curve(self, position: int) -> np.ndarray | None:
+        """Learning curve (K,) float32 of one field, or None when the writer gave none; reads no other."""
+        (at,) = _positions(position, len(self))
+        part = int(np.searchsorted(self._starts, at, side="right")) - 1
+        curves = self._shard(self._numbers[part]).tensors.get(CURVES)
+        return None if curves is None else np.array(curves[at - self._starts[part]])
+
     def verify(self) -> None:
         """Compare every checksum. Raises ValueError naming the first file that is damaged."""
         for shard in self._numbers:

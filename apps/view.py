@@ -1,0 +1,78 @@
+"""nf view: look at a population in the browser."""
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from apps.options import SHOWN, ImageOptions, Images, Shown, StorePath, Threads
+from apps.output import Output
+from apps.training import limit_threads
+
+INSTALL = "pip install 'neuralfields[viewer]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Serve a page that shows the fields of STORE: a gallery, a map, single fields, the way from one to another.
+
+    The store is only read; what a browser exports goes to --out. The page is for this machine alone unless --host says
+    otherwise; from elsewhere, `ssh -L 8080:localhost:8080 MACHINE` brings it here. Ctrl-C ends it.
+    """
+
+    store: StorePath
+    """Folder of a store, finished or being written."""
+    out: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="(default: STORE-view)")] = None
+    """Folder that exports are written to."""
+    beside: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(default: none)")] = None
+    """Where the originals are, to show them beside their fields; as the SOURCE that was fitted."""
+    images: Images = field(default_factory=ImageOptions)
+    network: Annotated[tuple[str, ...], arg(metavar="DIR [DIR ...]", help_behavior_hint="(default: none)")] = ()
+    """Folders of trained networks, to predict, edit, embed and generate with."""
+    host: str = "127.0.0.1"
+    """Address to serve at; 0.0.0.0 lets every machine in that reaches this one."""
+    port: int = 8080
+    """Port to serve at; 0 takes a free one, and the next free one is taken where it is in use."""
+    threads: Threads = None
+    """Processor threads."""
+    output: Shown = SHOWN
+
+
+def view(options: View, output: Output) -> None:
+    """Run `nf view`."""
+    from neuralfields.store import open_store
+
+    limit_threads(options.threads)
+    store = open_store(options.store)
+    viewer = start(options, store)
+    with viewer:
+        output.facts([("store", f"{store.path}, {len(store):,} fields")])
+        output.facts([("exports", viewer.config.exports), ("address", viewer.address)])
+        output.say("Ctrl-C ends it.")
+        output.record(address=viewer.address, fields=len(store), exports=viewer.config.exports)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600)
+
+
+def start(options: View, store):
+    """The server. Raises ValueError where viser is not installed."""
+    try:
+        import viser  # noqa: F401
+
+        from apps.viewer.server import Viewer, ViewerConfig
+    except ImportError as error:
+        raise ValueError(f"the viewer needs {error.name}, which is not installed: {INSTALL}") from None
+    exports = Path(options.out or f"{options.store.rstrip('/')}-view")
+    config = ViewerConfig(
+        host=options.host,
+        port=options.port,
+        exports=exports,
+        networks=options.network,
+        beside=options.beside,
+        images=options.images,
+    )
+    return Viewer(store, config)

@@ -1,0 +1,56 @@
+"""Pane: one way to look at a population; a session shows one at a time."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from apps.viewer.jobs import Job
+
+if TYPE_CHECKING:
+    from apps.viewer.session import Session
+
+
+class Pane(ABC):
+    """Its controls stand in a folder of the panel, visible while the pane is shown.
+
+    `build` adds the controls, once; `draw` shows the pane on the stage, piece by piece, and is called again whenever
+    what it shows has changed; `leave` takes away what it put into the scene. `draw`, `enter` and `leave` run on the
+    session's own thread; callbacks of controls run on others, and ask for work by `self.redraw()` or `session.do`.
+    """
+
+    label: ClassVar[str]  # on the button that shows it
+
+    def __init__(self, session: "Session") -> None:
+        self.session = session
+
+    @classmethod
+    def suits(cls, session: "Session") -> bool:
+        """Whether there is anything to show of the session's collection."""
+        return True
+
+    @abstractmethod
+    def build(self) -> None:
+        """Add the controls, inside the pane's folder."""
+
+    @abstractmethod
+    def draw(self) -> Job | None:
+        """Show the pane on the stage."""
+
+    def redraw(self) -> None:
+        """Ask for `draw`, if the pane is shown."""
+        if self.session.pane is self:
+            self.session.do("draw", self.draw)
+
+    def enter(self) -> None:  # noqa: B027 -- most panes have nothing to prepare
+        """The pane is about to be shown."""
+
+    def leave(self) -> None:  # noqa: B027 -- nor to take away
+        """Another pane is about to be shown."""
+
+    def changed(self) -> None:  # noqa: B027
+        """The collection, or the field that is open, is another one."""
+
+    def click(self, row: float, column: float) -> None:  # noqa: B027
+        """A flat page was clicked, at shares of the canvas."""
+
+    def moved(self) -> None:  # noqa: B027
+        """The camera moved, or the canvas has another size."""

@@ -1,0 +1,112 @@
+"""Viewer: one store served to any number of browsers."""
+
+import contextlib
+import io
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apps.options import ImageOptions
+from apps.viewer.collection import of_store
+from apps.viewer.gallery import Gallery
+from apps.viewer.pane import Pane
+from apps.viewer.picture_pane import PicturePane
+from apps.viewer.session import Session
+from apps.viewer.thumbnails import Thumbnails
+from apps.viewer.truth import Truth
+
+if TYPE_CHECKING:
+    import viser
+
+    from neuralfields import FieldStore
+
+LOCAL = "127.0.0.1"
+PORT = 8080
+PANES: tuple[type[Pane], ...] = (Gallery, PicturePane)
+POLL_S = 1.0  # between two looks at a store that is being written
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewerConfig:
+    """host, port: where the page is served, port 0 takes a free one; exports: folder that exports are written to;
+    networks: folders of trained networks; beside: where the originals are, images: how they are read."""
+
+    host: str = LOCAL
+    port: int = PORT
+    exports: Path = Path("runs/view")
+    networks: tuple[str, ...] = ()
+    beside: str | None = None
+    images: ImageOptions = field(default_factory=ImageOptions)
+
+
+class Viewer:
+    """Serves a store, read-only; a context manager. Each browser has a Session, the pictures are shared.
+
+    Raises ValueError for a store that cannot be looked at, OSError for a port that is taken.
+    """
+
+    def __init__(self, store: "FieldStore", config: ViewerConfig | None = None) -> None:
+        self.config = config or ViewerConfig()
+        self.store, self.part = store, of_store(store)
+        self.thumbnails, self.panes = Thumbnails(), PANES
+        beside = self.config.beside
+        self.truth = None if beside is None else Truth(self.part, beside, self.config.images)
+        self._sessions: dict[int, Session] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._server = serve(self.config.host, self.config.port)
+        self._server.on_client_connect(self._connect)
+        self._server.on_client_disconnect(self._disconnect)
+
+    def __enter__(self) -> "Viewer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """What to open in a browser."""
+        return f"http://{self.config.host}:{self._server.get_port()}"
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Of the browsers that look at the moment."""
+        with self._lock:
+            return list(self._sessions.values())
+
+    def headline(self) -> str:
+        """What is looked at, as markdown."""
+        spec = self.store.spec
+        return f"**{self.store.path.name}** — {len(self.store):,} fields  \n{spec.describe()}"
+
+    def stop(self) -> None:
+        """End every session and the server."""
+        self._stopped.set()
+        for session in self.sessions:
+            session.close()
+        with contextlib.redirect_stdout(io.StringIO()):  # it says so in its own words
+            self._server.stop()
+
+    def _connect(self, client: "viser.ClientHandle") -> None:
+        with self._lock:
+            self._sessions[client.client_id] = Session(client, self)
+
+    def _disconnect(self, client: "viser.ClientHandle") -> None:
+        with self._lock:
+            session = self._sessions.pop(client.client_id, None)
+        if session is not None:
+            session.close()
+            self.thumbnails.forget(client.client_id)
+
+
+def serve(host: str, port: int) -> "viser.ViserServer":
+    """A viser server that prints nothing and opens no tunnel to elsewhere."""
+    import viser
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        server = viser.ViserServer(host=host, port=port, verbose=False)
+    # A browser can ask for a public address through somebody else's machine, button or not.
+    server.request_share_url = lambda *_, **__: None
+    return server

@@ -1,0 +1,49 @@
+"""Truth: what fields were fitted to, found again at the source they were fitted from; read when first asked for."""
+
+import threading
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from apps.options import ImageOptions
+from apps.viewer.collection import Part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from neuralfields.render.mesh import Mesh
+
+
+class Truth:
+    """Originals of the fields of a store. source: as it was fitted; images: how pictures of it are read.
+
+    Raises ValueError, when first asked, for a source that is not there or has other originals.
+    """
+
+    def __init__(self, part: Part, source: str, images: ImageOptions) -> None:
+        self._part, self._source, self._options = part, source, images
+        self._lock = threading.Lock()
+
+    def picture(self, row: int) -> "Tensor":
+        """The picture that a field was fitted to: (H, W, C) in [0, 1]."""
+        with self._lock:
+            images, places = self._images
+        number = int(self._part.column("id")[row])
+        if number not in places:
+            raise ValueError(f"beside={self._source!r}: has no image with id {number}; expected those of the store")
+        return images.values(np.array([places[number]]))[0]
+
+    def mesh(self, row: int) -> "Mesh":
+        """The shape that a field was fitted to, in the box."""
+        from apps.render_shapes import original
+
+        return original(self._source, str(self._part.column("name")[row]))
+
+    @cached_property
+    def _images(self):
+        from apps.render import source_images
+
+        found = source_images(self._part.meta, self._source, replace(self._options, limit=None))
+        return found, {int(number): place for place, number in enumerate(found.ids)}
