@@ -34,9 +34,9 @@ class Inr2VecConfig:
     wide: width of a layer with ReLU after the pooling, which makes the latent (0: what was pooled is the latent);
     latent_norm: batch normalisation of the latent, so that each of its numbers has mean 0 and variance 1 over the
     training fields; lift: width of a layer with ReLU between the latent and the biases that it gives (0: none), for a
-    narrow latent whose fields are as sharp as those of a wide one. decoder: widths of the implicit decoder's hidden layers; bands: octaves of its coordinates; points
-    B: at which a field and its decoded copy are compared in one step. Published: AdamW, 1e-4, weight decay 1e-2,
-    batches of 16, 300 epochs. Raises ValueError for values outside these.
+    narrow latent whose fields are as sharp as those of a wide one. decoder: widths of the implicit decoder's hidden
+    layers; bands: octaves of its coordinates; points B: at which a field and its decoded copy are compared in one step.
+    Published: AdamW, 1e-4, weight decay 1e-2, batches of 16, 300 epochs. Raises ValueError for values outside these.
     """
 
     paper: ClassVar[str] = 'De Luigi et al., "Deep learning on implicit neural representations of shapes", ICLR 2023'
@@ -97,8 +97,8 @@ class Inr2Vec(Autoencoder):
     Shapes: features of N fields -> latents (N, 1, D) -> fields of `decoded_spec`: ReLU on octaves of the coordinates.
     A row is what comes into one unit, its bias last, filled up with zeros to the longest. The mlp ends linear, with
     batch normalisation and ReLU before. With a row embedding its first layer gives s_r * (W [w_r, b_r] + c) + e_r; a
-    wide latent is relu(V n(z) + v), n a batch normalisation. The loss is the mean squared difference of values at
-    random coordinates. Symmetry: none.
+    wide latent is relu(V n(z) + v), n a batch normalisation; with a lift U_l acts on relu(V z + v) instead of z. The
+    loss is the mean squared difference of values at random coordinates. Symmetry: none.
 
     Differs from the paper, whose rows are those of the matrices with the bias vector as a row of its own, and whose
     decoder sees the latent beside the coordinates in two places: here at every hidden layer, where it is the same as a

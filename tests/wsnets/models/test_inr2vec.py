@@ -64,14 +64,17 @@ def test_the_paper_reads_the_layers_between_the_first_and_the_last(generator: Ge
         assert torch.equal(after, before) != seen
 
 
-def test_a_decoded_field_is_the_decoder(generator: Generator):
-    model = made(SMALL, generator)
+@pytest.mark.parametrize("lift", [0, 13])
+def test_a_decoded_field_is_the_decoder(lift: int, generator: Generator):
+    model = made(replace(SMALL, lift=lift), generator)
     latents = torch.randn(4, 1, 8, generator=generator, dtype=torch.float64)
     coords = 2 * torch.rand(13, 2, generator=generator, dtype=torch.float64) - 1
     decoded = model.decode(latents)
     assert decoded.spec == model.decoded_spec
     assert (decoded.spec.grid, decoded.spec.axes) == ("corners", "xy")
     torch.testing.assert_close(evaluate(decoded, coords), model.values(latents, coords), rtol=1e-10, atol=1e-12)
+    curvature = model.biases(latents + 1)[0] + model.biases(latents - 1)[0] - 2 * model.biases(latents)[0]
+    assert (curvature.abs().max() > 1e-6) == bool(lift)  # biases follow the latent straight, but for a lift
     alone = torch.cat([evaluate(model.decode(latents[n : n + 1]), coords) for n in range(4)])
     torch.testing.assert_close(alone, model.values(latents, coords), rtol=1e-10, atol=1e-12)
     apart = FieldBatch.from_flat(decoded.spec, decoded.flat())
