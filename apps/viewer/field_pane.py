@@ -2,7 +2,8 @@
 
 import shlex
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
@@ -18,10 +19,23 @@ BLANK = np.full((8, 16, 3), 255, np.uint8)
 NOT_FIGURES = ("id", "label", "group", "steps")
 
 
+class Alteration(Protocol):
+    """Something that makes another field of the open one, with controls of its own."""
+
+    def build(self) -> None:
+        """Add the controls, in the folder of the pane."""
+        ...
+
+    def apply(self, field: "FieldBatch") -> "tuple[str, FieldBatch] | None":
+        """A name and the other field, of the same kind; None where nothing is asked for. Runs on the session's thread."""
+        ...
+
+
 class FieldPane(Pane):
-    """The open field."""
+    """The open field, beside what alterations make of it. kinds of alterations: built in this order."""
 
     label = "Field"
+    alterations: ClassVar[tuple[Callable[[Pane], Alteration], ...]] = ()
 
     def build(self) -> None:
         """Controls: which field, how it is shown, what is known of it."""
@@ -33,6 +47,9 @@ class FieldPane(Pane):
         )
         self._number.on_update(lambda event: self._typed(int(event.target.value)) if event.client else None)
         self.build_view()
+        self._alterations = [make(self) for make in self.alterations]
+        for alteration in self._alterations:
+            alteration.build()
         self._facts = gui.add_markdown("")
         with gui.add_folder("How it was fitted", expand_by_default=False):
             self._recipe = gui.add_markdown("")
@@ -46,12 +63,14 @@ class FieldPane(Pane):
         """Add the controls of what the field shows."""
 
     @abstractmethod
-    def draw_view(self, field: "FieldBatch") -> Job:
-        """Show the field on the stage."""
+    def draw_view(self, field: "FieldBatch", altered: "list[tuple[str, FieldBatch]]") -> Job:
+        """Show the field on the stage, and beside it the altered ones, with their names."""
 
     def draw(self) -> Job:
         """The picture first, then what is known of the field."""
-        yield from self.draw_view(self.session.collection.field(self.session.position))
+        field = self.session.collection.field(self.session.position)
+        altered = [found for one in self._alterations if (found := one.apply(field)) is not None]
+        yield from self.draw_view(field, altered)
         self.session.do("facts", self._draw_facts)
 
     def changed(self) -> None:

@@ -54,16 +54,18 @@ class PicturePane(FieldPane):
             self.session.stage.zoom(2.0 if word == "In" else 0.5)
         self.redraw()
 
-    def draw_view(self, field: "FieldBatch") -> Job:
+    def draw_view(self, field: "FieldBatch", altered: "list[tuple[str, FieldBatch]]") -> Job:
         """Coarse at once, fine when the window has come to rest."""
-        tiles = self._tiles(field)
+        tiles = self._tiles(field, altered)
         self._show(tiles, PREVIEW)
         yield 0.12
         self._show(tiles, 1)
 
-    def _tiles(self, field: "FieldBatch") -> list[tuple[str, "FieldBatch | Tensor | None"]]:
+    def _tiles(
+        self, field: "FieldBatch", altered: "list[tuple[str, FieldBatch]]"
+    ) -> "list[tuple[str, FieldBatch | Tensor | None]]":
         part, row = self.session.collection.place(self.session.position)
-        tiles: list[tuple[str, FieldBatch | Tensor | None]] = [("field", field)]
+        tiles: list[tuple[str, FieldBatch | Tensor | None]] = [("field", field), *altered]
         truth = self.session.viewer.truth
         if truth is not None and part.name == "store":
             tiles.append(("original", truth.picture(row)))

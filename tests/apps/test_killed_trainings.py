@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from neuralfields.store import open_store, save
-from neuralfields.testing import random_fields
-
 SHARED = ("--epochs", 60, "--threads", 1, "--batch", 8, "--quiet")
 COMMANDS = {
     "embed": ("--option", "encoder=8,9", "wide=12", "decoder=8,8", "points=16"),
