@@ -27,7 +27,7 @@ class Alteration(Protocol):
         ...
 
     def apply(self, field: "FieldBatch") -> "tuple[str, FieldBatch] | None":
-        """A name and the other field, of the same kind; None where nothing is asked for. Runs on the session's thread."""
+        """A name and the other field; None where nothing is asked for. Runs on the session's thread."""
         ...
 
 
