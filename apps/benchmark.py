@@ -1,4 +1,4 @@
-"""nf bench fit, mesh and wsnets: hand the options to a benchmark and its rows to the output."""
+"""nf bench fit, mesh, view and wsnets: hand the options to a benchmark and its rows to the output."""
 
 from dataclasses import replace
 
@@ -6,6 +6,8 @@ from apps.bench.fit import BenchFit as BenchFit
 from apps.bench.fit import run
 from apps.bench.mesh import BenchMesh as BenchMesh
 from apps.bench.mesh import run as run_mesh
+from apps.bench.view import BenchView as BenchView
+from apps.bench.view import run as run_view
 from apps.bench.wsnets import BenchWsnets as BenchWsnets
 from apps.bench.wsnets import run as run_wsnets
 from apps.output import Output
@@ -19,6 +21,11 @@ def bench_fit(options: BenchFit, output: Output) -> None:
 def bench_mesh(options: BenchMesh, output: Output) -> None:
     """Run `nf bench mesh`."""
     output.record(rows=run_mesh(replace(options, output=replace(options.output, json=False))))
+
+
+def bench_view(options: BenchView, output: Output) -> None:
+    """Run `nf bench view`."""
+    output.record(rows=run_view(replace(options, output=replace(options.output, json=False))))
 
 
 def bench_wsnets(options: BenchWsnets, output: Output) -> None:

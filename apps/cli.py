@@ -94,6 +94,7 @@ COMMANDS = {
     ),
     "bench fit": Command("apps.benchmark", "BenchFit", "bench_fit", "", "time one fitting step against other ways"),
     "bench mesh": Command("apps.benchmark", "BenchMesh", "bench_mesh", "", "time the extraction of surfaces"),
+    "bench view": Command("apps.benchmark", "BenchView", "bench_view", "", "time the viewer and tell its memory"),
     "bench wsnets": Command(
         "apps.benchmark", "BenchWsnets", "bench_wsnets", "", "time networks on fields beside their public code"
     ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from apps.follow import Follow, FollowOptions, followed
 from apps.options import SHOWN, ImageOptions, Images, OutPath, Shown, Threads, given
 from apps.output import Output, duration, psnr_figures, psnr_line
 from apps.progress import Progress
@@ -86,11 +87,17 @@ class FitImages:
     images: Images = field(default_factory=ImageOptions)
     fitting: Annotated[FitOptions, OmitArgPrefixes] = field(default_factory=FitOptions)
     architecture: Annotated[SpecOptions, OmitArgPrefixes] = field(default_factory=SpecOptions)
+    follow: Follow = field(default_factory=FollowOptions)
     output: Shown = SHOWN
 
 
 def fit_images(options: FitImages, output: Output) -> None:
     """Run `nf fit images`."""
+    with followed(options.follow, options.out, output, options.source, options.images):
+        _fit_images(options, output)
+
+
+def _fit_images(options: FitImages, output: Output) -> None:
     from fitting import FitConfig, images, recipes
     from fitting.fit import with_overrides
 

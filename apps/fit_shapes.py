@@ -7,6 +7,7 @@ import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from apps.fit import FitOptions, SpecOptions, fit_store
+from apps.follow import Follow, FollowOptions, followed
 from apps.options import SHOWN, OutPath, Shown, given
 from apps.output import Output, duration
 from apps.progress import Progress
@@ -51,11 +52,17 @@ class FitShapes:
     """Folder of the sampled points, used again by later fits."""
     fitting: Annotated[FitOptions, OmitArgPrefixes] = field(default_factory=FitOptions)
     architecture: Annotated[SpecOptions, OmitArgPrefixes] = field(default_factory=SpecOptions)
+    follow: Follow = field(default_factory=FollowOptions)
     output: Shown = SHOWN
 
 
 def fit_shapes(options: FitShapes, output: Output) -> None:
     """Run `nf fit shapes`."""
+    with followed(options.follow, options.out, output, options.source):
+        _fit_shapes(options, output)
+
+
+def _fit_shapes(options: FitShapes, output: Output) -> None:
     from fitting import recipes
     from fitting.fit import with_overrides
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from apps.follow import Follow, FollowOptions, followed
 from apps.options import SHOWN, OutPath, Shown, Threads, given
 from apps.output import Output, duration
 from apps.progress import Progress
@@ -75,11 +76,17 @@ class FitViews:
     holdout: int = 8
     """Hold out every so manieth view where no test file says which; 0 for none."""
     fitting: Annotated[ViewFitOptions, OmitArgPrefixes] = field(default_factory=ViewFitOptions)
+    follow: Follow = field(default_factory=FollowOptions)
     output: Shown = SHOWN
 
 
 def fit_views(options: FitViews, output: Output) -> None:
     """Run `nf fit views`."""
+    with followed(options.follow, options.out, output, options.source):
+        _fit_views(options, output)
+
+
+def _fit_views(options: FitViews, output: Output) -> None:
     from fitting import views_fit
     from fitting.view_run import ViewFitConfig
 

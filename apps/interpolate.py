@@ -1,9 +1,9 @@
 """nf interpolate: pictures along the path between two fields, and how far their values leave the straight line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import numpy as np
 from tyro.conf import arg
@@ -18,9 +18,13 @@ from apps.selection import positions
 from apps.training import limit_threads
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from neuralfields import FieldBatch, FieldStore
     from neuralfields.render.mesh import Mesh
+    from wsnets.latents import Embedding
 
+Walk: TypeAlias = "Callable[[np.ndarray], FieldBatch]"  # the fields of a path at shares (T,) of the way
 SUFFIXES = (".png", ".mp4", ".gif")
 FILM_SIDE, SHEET_SIDE = 256, 160  # pixels along the longer side
 POINTS_OF_SHAPES = 32  # along each side of the box, where values are compared
@@ -94,28 +98,46 @@ def interpolate(options: Interpolate, output: Output) -> None:
 
 def along(ends: "FieldBatch", shares: np.ndarray, options: Interpolate) -> "FieldBatch":
     """The fields on the path from the first to the second of two fields, at shares (T,) from 0 to 1 of the way."""
+    if (options.network is not None) != (options.through == "latent"):
+        raise ValueError(
+            f"through={options.through!r}, network={options.network!r}: expected --network with --through latent, only"
+        )
+    if options.through != "latent":
+        return straight(ends, options.through == "aligned")(shares)
+    from wsnets.latents import Embedding
+
+    return through_latents(ends, Embedding.load(options.network or ""))(shares)
+
+
+def straight(ends: "FieldBatch", is_aligned: bool) -> Walk:
+    """The path that is straight in the weights, of the second of two fields as it is or aligned to the first."""
     import torch
 
     from neuralfields import FieldBatch
     from wsnets.align import aligned, lerp
 
-    if (options.network is not None) != (options.through == "latent"):
-        raise ValueError(
-            f"through={options.through!r}, network={options.network!r}: expected --network with --through latent, only"
-        )
     first, second = (ends[end].to(torch.float32) for end in (0, 1))
-    share = torch.from_numpy(shares)
-    if options.through == "latent":
-        from wsnets.latents import Embedding
-
-        network = Embedding.load(options.network or "")
-        a, b = network.encode(first), network.encode(second)
-        t = share.to(a).view(-1, 1, 1)
-        return network.decode(a * (1 - t) + b * t)
-    if options.through == "aligned":
+    if is_aligned:
         second = aligned(second, first)
-    first, second = (FieldBatch.cat([end] * len(shares)) for end in (first, second))
-    return lerp(first, second, share)
+
+    def walk(shares: np.ndarray) -> "FieldBatch":
+        a, b = (FieldBatch.cat([end] * len(shares)) for end in (first, second))
+        return lerp(a, b, torch.from_numpy(shares))
+
+    return walk
+
+
+def through_latents(ends: "FieldBatch", network: "Embedding") -> Walk:
+    """The path that is straight in the latents of two fields. Raises ValueError for fields of another spec."""
+    import torch
+
+    a, b = (network.encode(ends[end].to(torch.float32)) for end in (0, 1))
+
+    def walk(shares: np.ndarray) -> "FieldBatch":
+        t = torch.from_numpy(shares).to(a).view(-1, 1, 1)
+        return network.decode(a * (1 - t) + b * t)
+
+    return walk
 
 
 def departures(path: "FieldBatch", ends: "FieldBatch", shares: np.ndarray, store: "FieldStore") -> np.ndarray:
@@ -123,19 +145,29 @@ def departures(path: "FieldBatch", ends: "FieldBatch", shares: np.ndarray, store
 
     f_a, f_b: values of the ends as stored; pictures clipped to [0, 1] at their stored size, shapes on a grid.
     """
+    size = picture_size(store, None, None) if store.spec.in_dim == 2 else None
+    return departure(compared(path, size), compared(ends, size), shares)
+
+
+def compared(fields: "FieldBatch", size: tuple[int, int] | None) -> "Tensor":
+    """Values (N, V) of fields: pictures of a size, clipped to [0, 1], or where it is None values on a grid."""
     import torch
 
     from neuralfields.evaluate import evaluate
     from neuralfields.render import image
 
-    if store.spec.in_dim == 2:
-        size = picture_size(store, None, None)
-        values, truth = (image(fields.to(torch.float32), size).flatten(1) for fields in (path, ends))
-    else:
-        axis = (torch.arange(POINTS_OF_SHAPES) + 0.5) / POINTS_OF_SHAPES * 2 - 1
-        grid = torch.cartesian_prod(axis, axis, axis)
-        with torch.no_grad():
-            values, truth = (evaluate(fields.to(torch.float32), grid).flatten(1) for fields in (path, ends))
+    fields = fields.to(torch.float32)
+    if size is not None:
+        return image(fields, size).flatten(1)
+    axis = (torch.arange(POINTS_OF_SHAPES) + 0.5) / POINTS_OF_SHAPES * 2 - 1
+    with torch.no_grad():
+        return evaluate(fields, torch.cartesian_prod(axis, axis, axis)).flatten(1)
+
+
+def departure(values: "Tensor", truth: "Tensor", shares: np.ndarray) -> np.ndarray:
+    """Mean squared difference (T,) of values (T, V) at shares t from the mixture of those of both ends (2, V)."""
+    import torch
+
     t = torch.from_numpy(shares).to(values).unsqueeze(1)
     return (values - (1 - t) * truth[0] - t * truth[1]).square().double().mean(dim=1).numpy()
 
@@ -210,12 +242,12 @@ def _surfaces(path: "FieldBatch", store: "FieldStore", options: Interpolate) -> 
     there = [made for made in meshes if len(made.faces)]
     if not there:
         raise ValueError(f"level={level:g}: none of the {len(meshes)} fields on the path has a surface there")
-    camera = frame_camera(_together(there), size)
+    camera = frame_camera(together(there), size)
     for made in meshes:
         yield mesh_picture(made, camera)[..., :3] if len(made.faces) else np.full((*size, 3), 235, np.uint8)
 
 
-def _together(meshes: "list[Mesh]") -> "Mesh":
+def together(meshes: "list[Mesh]") -> "Mesh":
     """All triangles as one mesh."""
     from neuralfields.render.mesh import Mesh
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -47,25 +48,46 @@ def view(options: View, output: Output) -> None:
 
     limit_threads(options.threads)
     store = open_store(options.store)
+    if not len(store):
+        raise ValueError(
+            f"store={options.store!r} holds no fields yet: expected one at least; `nf fit ... --view` waits"
+        )
     viewer = start(options, store)
     with viewer:
         output.facts([("store", f"{store.path}, {len(store):,} fields")])
         output.facts([("exports", viewer.config.exports), ("address", viewer.address)])
         output.say("Ctrl-C ends it.")
         output.record(address=viewer.address, fields=len(store), exports=viewer.config.exports)
-        with contextlib.suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(3600)
+        wait_for_interrupt()
+
+
+def wait_for_interrupt() -> None:
+    """Wait until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        wait()
+
+
+def wait() -> None:
+    """Wait for good."""
+    while True:
+        time.sleep(3600)
+
+
+@contextlib.contextmanager
+def needs_viser() -> Iterator[None]:
+    """Import the viewer. Raises ValueError where viser, or what it needs, is not installed."""
+    try:
+        import viser  # noqa: F401
+
+        yield
+    except ImportError as error:
+        raise ValueError(f"the viewer needs {error.name}, which is not installed: {INSTALL}") from None
 
 
 def start(options: View, store):
     """The server. Raises ValueError where viser is not installed."""
-    try:
-        import viser  # noqa: F401
-
+    with needs_viser():
         from apps.viewer.server import Viewer, ViewerConfig
-    except ImportError as error:
-        raise ValueError(f"the viewer needs {error.name}, which is not installed: {INSTALL}") from None
     exports = Path(options.out or f"{options.store.rstrip('/')}-view")
     config = ViewerConfig(
         host=options.host,

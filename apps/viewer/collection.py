@@ -1,7 +1,7 @@
 """Collection: the fields that one browser looks at: those of a store, and those that were made while looking."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,13 +59,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Query:
-    """Which fields, in which order. label, split, part: None takes all; by, low, high: only fields whose column `by`
-    lies in [low, high]; sort: a column, "" for the stored order; descending: largest first. Fields without a figure
-    come last, and lie outside of every range."""
+    """Which fields, in which order. label, split, part, prediction: None takes all; by, low, high: only fields whose
+    column `by` lies in [low, high]; sort: a column, "" for the stored order; descending: largest first. Fields without
+    a figure come last, and lie outside of every range."""
 
     label: int | None = None
     split: str | None = None
     part: str | None = None
+    prediction: str | None = None
     by: str = ""
     low: float = -np.inf
     high: float = np.inf
@@ -122,6 +123,18 @@ class Collection:
         """Names of the splits, sorted."""
         return sorted({str(name) for name in self.column("split")} - {""})
 
+    def predictions(self) -> list[str]:
+        """What a network has read of the fields, each once; [] where none has."""
+        if not any("prediction" in part.columns for part in self.parts):
+            return []
+        found = {str(name) for name in self.column("prediction")} - {""}
+        return sorted(found, key=lambda name: (self.classes.index(name) if name in self.classes else -1, name))
+
+    def is_wrong(self, position: int) -> bool:
+        """Whether a network has read a field as what it is not."""
+        part, row = self.place(position)
+        return {"prediction", "right"} <= set(part.columns) and bool(part.columns["right"][row] == 0)
+
     def label_name(self, label: int) -> str:
         """A label for people."""
         classes = self.classes
@@ -149,7 +162,8 @@ class Collection:
         words = [f"#{position}"]
         label = int(part.columns["label"][row])
         if label != NO_LABEL:
-            words.append(self.label_name(label))
+            wrong = f" → {part.columns['prediction'][row]}" if self.is_wrong(position) else ""
+            words.append(self.label_name(label) + wrong)
         elif str(part.columns.get("name", [""] * len(part))[row]):
             words.append(str(part.columns["name"][row]))
         quality = self.quality
@@ -167,6 +181,8 @@ class Collection:
             kept &= self.column("split") == query.split
         if query.part is not None:
             kept &= np.concatenate([np.full(len(part), part.name == query.part) for part in self.parts])
+        if query.prediction is not None:
+            kept &= self.column("prediction") == query.prediction
         if query.by:
             values = self.column(query.by)
             kept &= (values >= query.low) & (values <= query.high)  # NaN lies in no range
@@ -187,6 +203,15 @@ def of_store(store: "FieldStore") -> Part:
         raise ValueError(f"{store.path} holds pictures of {spec.out_dim} channels: expected 1 or 3")
     columns = {name: store.index[name].to_numpy() for name in store.index.column_names}
     return Part("store", store, columns, store.meta)
+
+
+def with_columns(part: Part, columns: dict[str, np.ndarray]) -> Part:
+    """The same fields with more columns of floats or words, (n,) of the first n fields; NaN or "" for the others."""
+    filled = {}
+    for name, values in columns.items():
+        filled[name] = np.full(len(part), np.nan if values.dtype.kind == "f" else "", values.dtype)
+        filled[name][: len(values)] = values[: len(part)]
+    return replace(part, columns={**part.columns, **filled})
 
 
 def of_batch(name: str, fields: "FieldBatch", columns: dict[str, np.ndarray], like: Part) -> Part:

@@ -2,14 +2,17 @@
 
 import shlex
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from apps.viewer.alteration import Alteration, Named
+from apps.viewer.changes import Changes
 from apps.viewer.collection import Part
 from apps.viewer.jobs import Job
+from apps.viewer.network_fields import NetworkFields
 from apps.viewer.pane import Pane
+from apps.viewer.prediction_folder import Prediction
 from apps.viewer.session import nearest_position
 
 if TYPE_CHECKING:
@@ -19,27 +22,16 @@ BLANK = np.full((8, 16, 3), 255, np.uint8)
 NOT_FIGURES = ("id", "label", "group", "steps")
 
 
-class Alteration(Protocol):
-    """Something that makes another field of the open one, with controls of its own."""
-
-    def build(self) -> None:
-        """Add the controls, in the folder of the pane."""
-        ...
-
-    def apply(self, field: "FieldBatch") -> "tuple[str, FieldBatch] | None":
-        """A name and the other field; None where nothing is asked for. Runs on the session's thread."""
-        ...
-
-
 class FieldPane(Pane):
     """The open field, beside what alterations make of it. kinds of alterations: built in this order."""
 
     label = "Field"
-    alterations: ClassVar[tuple[Callable[[Pane], Alteration], ...]] = ()
+    alterations: ClassVar[tuple[type[Alteration], ...]] = (Prediction, NetworkFields, Changes)
 
     def build(self) -> None:
         """Controls: which field, how it is shown, what is known of it."""
         gui = self.session.gui
+        self._told: tuple[Part, int] | None = None  # the field whose facts are shown
         step = gui.add_button_group("In view", ("Previous", "Next"))
         step.on_click(lambda event: self.session.do("step", lambda: self._step(str(event.target.value))))
         self._number = gui.add_number(
@@ -69,9 +61,17 @@ class FieldPane(Pane):
     def draw(self) -> Job:
         """The picture first, then what is known of the field."""
         field = self.session.collection.field(self.session.position)
-        altered = [found for one in self._alterations if (found := one.apply(field)) is not None]
+        altered = [other for one in self._alterations for other in one.apply(field)]
         yield from self.draw_view(field, altered)
-        self.session.do("facts", self._draw_facts)
+        self.session.do("tell", lambda: self._tell(field, altered))
+        part, row = self.session.collection.place(self.session.position)
+        if self._told != (part, row):  # a camera that moves tells nothing new of the field
+            self.session.do("facts", self._draw_facts)
+
+    def _tell(self, field: "FieldBatch", altered: list[Named]) -> Job:
+        for one in self._alterations:
+            one.tell(field, altered)
+            yield 0.0
 
     def changed(self) -> None:
         """Another field is open, or there are more."""
@@ -88,7 +88,7 @@ class FieldPane(Pane):
         self.session.choose_field(nearest_position(self.session.chosen, self.session.position, step))
 
     def _draw_facts(self) -> Job:
-        part, row = self.session.collection.place(self.session.position)
+        part, row = self._told = self.session.collection.place(self.session.position)
         field = self.session.collection.field(self.session.position)
         self._facts.content = facts(part, row, self.session.collection.label_name(int(part.column("label")[row])))
         self._recipe.content = recipe(part, row)

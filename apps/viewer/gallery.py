@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apps.viewer.collection import Query
+from apps.viewer.generation import Generation
 from apps.viewer.jobs import Job
 from apps.viewer.page import ACCENT, FAINT, INK, Page
 from apps.viewer.pane import Pane
+from apps.viewer.stage import WRONG
 from apps.viewer.thumbnails import ABSENT, AT_ONCE
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class Gallery(Pane):
         self._inputs: list[GuiInputHandle] = []
         self._add_choices()
         gui.add_button("Show all").on_click(lambda _: self.session.do("find", self._show_all))
+        Generation(self.session, self.show_part).build()
 
     def _add_choices(self) -> None:
         gui, collection = self.session.gui, self.session.collection
@@ -85,13 +88,15 @@ class Gallery(Pane):
         self._label = gui.add_dropdown("Class", (ALL, *names), visible=len(names) > 1)
         self._split = gui.add_dropdown("Split", (ALL, *collection.splits()), visible=len(collection.splits()) > 1)
         self._part = gui.add_dropdown("Made by", (ALL, *(part.name for part in collection.parts)), visible=False)
+        self._prediction = gui.add_dropdown("Predicted", (ALL,), visible=False)
         self._sort = gui.add_dropdown("Sort by", (STORED, *collection.numeric))
         self._descending = gui.add_checkbox("Largest first", False)
         self._by = gui.add_dropdown("Keep where", (ALL, *collection.numeric))
         self._low = gui.add_number("from", 0.0, step=0.001, visible=False)
         self._high = gui.add_number("to", 0.0, step=0.001, visible=False)
         self._by.on_update(lambda _: self.session.do("range", self._set_range))
-        self._inputs = [self._label, self._split, self._part, self._sort, self._descending, self._low, self._high]
+        self._choices = [self._label, self._split, self._part, self._prediction]
+        self._inputs = [*self._choices, self._sort, self._descending, self._low, self._high]
         for handle in self._inputs:
             handle.on_update(lambda _: self.session.do("find", self._find))
 
@@ -113,13 +118,14 @@ class Gallery(Pane):
     def _find(self) -> None:
         collection, by, sort = self.session.collection, str(self._by.value), str(self._sort.value)
         labels = {collection.label_name(label): label for label in self._labels()}
-        split, part = str(self._split.value), str(self._part.value)
+        split, part, prediction = str(self._split.value), str(self._part.value), str(self._prediction.value)
         limits = {} if by == ALL else {"by": by, "low": float(self._low.value), "high": float(self._high.value)}
         self._apply(
             Query(
                 label=labels.get(str(self._label.value)),
                 split=None if split == ALL else split,
                 part=None if part == ALL else part,
+                prediction=None if prediction == ALL else prediction,
                 sort="" if sort == STORED else sort,
                 descending=bool(self._descending.value),
                 **limits,
@@ -130,8 +136,14 @@ class Gallery(Pane):
         self._sort.value, self._descending.value = self.session.collection.quality, False
         self._apply(replace(self.session.query, sort=self.session.collection.quality, descending=False))
 
+    def show_part(self, name: str) -> None:
+        """Take all fields of a part into view, and no others."""
+        self._show_all()
+        self._part.value = name
+        self._apply(Query(part=name))
+
     def _show_all(self) -> None:
-        for handle in (self._label, self._split, self._part, self._by):
+        for handle in (*self._choices, self._by):
             handle.value = ALL
         self._sort.value, self._descending.value = STORED, False
         self._apply(Query())
@@ -150,6 +162,7 @@ class Gallery(Pane):
             (self._label, (ALL, *names), len(names) > 1),
             (self._split, (ALL, *collection.splits()), len(collection.splits()) > 1),
             (self._part, (ALL, *parts), len(parts) > 1),
+            (self._prediction, (ALL, *collection.predictions()), bool(collection.predictions())),
             (self._sort, (STORED, *collection.numeric), True),
             (self._by, (ALL, *collection.numeric), True),
         )
@@ -227,7 +240,8 @@ class Gallery(Pane):
                 found.get(position, blank), top, left, ACCENT if is_open else (205, 209, 216), 2 if is_open else 1
             )
             words = page.fit(self.session.collection.name(position), grid.side + GAP - 4, 11)
-            page.text(words, top + grid.side + 4, left, ACCENT if is_open else FAINT, 11)
+            colour = WRONG if self.session.collection.is_wrong(position) else ACCENT if is_open else FAINT
+            page.text(words, top + grid.side + 4, left, colour, 11)
         self.session.stage.flat(page.array())
 
     def click(self, row: float, column: float) -> None:

@@ -65,6 +65,11 @@ class Page:
         box = (column - radius, row - radius, column + radius, row + radius)
         self._pen.ellipse(box, fill=colour, outline=edge)
 
+    def ring(self, row: float, column: float, radius: float, colour: Colour, width: int = 1) -> None:
+        """A circle that is not filled."""
+        box = (column - radius, row - radius, column + radius, row + radius)
+        self._pen.ellipse(box, outline=colour, width=width)
+
     def box(self, row: float, column: float, height: float, width: float, colour: Colour, outline=None) -> None:
         """A filled rectangle."""
         self._pen.rectangle((column, row, column + width, row + height), fill=colour, outline=outline)

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING
 from apps.options import ImageOptions
 from apps.viewer.collection import of_store
 from apps.viewer.gallery import Gallery
+from apps.viewer.live import Live
+from apps.viewer.map_pane import MapPane
+from apps.viewer.maps import Maps
+from apps.viewer.networks import Networks
+from apps.viewer.pair_pane import PairPane
 from apps.viewer.pane import Pane
 from apps.viewer.picture_pane import PicturePane
+from apps.viewer.scene_pane import ScenePane
 from apps.viewer.session import Session
+from apps.viewer.shape_pane import ShapePane
 from apps.viewer.thumbnails import Thumbnails
 from apps.viewer.truth import Truth
 
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
 
 LOCAL = "127.0.0.1"
 PORT = 8080
-PANES: tuple[type[Pane], ...] = (Gallery, PicturePane)
+PANES: tuple[type[Pane], ...] = (Gallery, MapPane, PicturePane, ShapePane, ScenePane, PairPane)
 POLL_S = 1.0  # between two looks at a store that is being written
 
 
@@ -43,19 +50,24 @@ class ViewerConfig:
 class Viewer:
     """Serves a store, read-only; a context manager. Each browser has a Session, the pictures are shared.
 
-    Raises ValueError for a store that cannot be looked at, OSError for a port that is taken.
+    server: one that runs already, instead of one of the viewer's own. Raises ValueError for a store that cannot be
+    looked at, OSError for a port that is taken.
     """
 
-    def __init__(self, store: "FieldStore", config: ViewerConfig | None = None) -> None:
+    def __init__(
+        self, store: "FieldStore", config: ViewerConfig | None = None, server: "viser.ViserServer | None" = None
+    ) -> None:
         self.config = config or ViewerConfig()
         self.store, self.part = store, of_store(store)
-        self.thumbnails, self.panes = Thumbnails(), PANES
+        self.thumbnails, self.maps, self.panes = Thumbnails(), Maps(), PANES
+        self.networks = Networks(self.config.networks, store)
         beside = self.config.beside
         self.truth = None if beside is None else Truth(self.part, beside, self.config.images)
         self._sessions: dict[int, Session] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._server = serve(self.config.host, self.config.port)
+        self._server = serve(self.config.host, self.config.port) if server is None else server
+        self.live = None if store.complete else Live(self, POLL_S)
         self._server.on_client_connect(self._connect)
         self._server.on_client_disconnect(self._disconnect)
 
@@ -79,15 +91,19 @@ class Viewer:
     def headline(self) -> str:
         """What is looked at, as markdown."""
         spec = self.store.spec
-        return f"**{self.store.path.name}** — {len(self.store):,} fields  \n{spec.describe()}"
+        count = f"{len(self.store):,} fields"
+        if not self.store.complete:
+            count = f"{len(self.store):,} of {self.store.num_planned:,} fields, being fitted"
+        return f"**{self.store.path.name}** — {count}  \n{spec.describe()}"
 
     def stop(self) -> None:
         """End every session and the server."""
         self._stopped.set()
+        if self.live is not None:
+            self.live.stop()
         for session in self.sessions:
             session.close()
-        with contextlib.redirect_stdout(io.StringIO()):  # it says so in its own words
-            self._server.stop()
+        end(self._server)
 
     def _connect(self, client: "viser.ClientHandle") -> None:
         with self._lock:
@@ -110,3 +126,9 @@ def serve(host: str, port: int) -> "viser.ViserServer":
     # A browser can ask for a public address through somebody else's machine, button or not.
     server.request_share_url = lambda *_, **__: None
     return server
+
+
+def end(server: "viser.ViserServer") -> None:
+    """Stop a server, without what it would print."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        server.stop()

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from apps.viewer.collection import Collection, Part, Query
+from apps.viewer.collection import Collection, Part, Query, with_columns
+from apps.viewer.export_folder import ExportFolder
 from apps.viewer.jobs import Job, Jobs
+from apps.viewer.live import RunningFit
 from apps.viewer.pane import Pane
 from apps.viewer.stage import Stage
 
@@ -28,9 +30,11 @@ class Session:
     def __init__(self, client: "viser.ClientHandle", viewer: "Viewer") -> None:
         self.client, self.viewer, self.stage = client, viewer, Stage(client)
         self.collection = Collection([viewer.part])
+        self._own: dict[str, np.ndarray] = {}  # columns of the store that this browser alone has
         self.query = Query()
         self.chosen = self.collection.choose(self.query)
         self.position = 0  # of the field that is open
+        self.is_closed = False  # nothing may be sent to a browser that is gone
         self._size = (0, 0)
         self._lock = threading.Lock()
         self._jobs = Jobs(f"view-{client.client_id}", lambda error: self.tell("That did not work", str(error), "red"))
@@ -56,13 +60,14 @@ class Session:
         self.client.add_notification(title, text, auto_close_seconds=8.0, color=colour)  # type: ignore[arg-type]
 
     @contextmanager
-    def telling(self, text: str) -> "Iterator[None]":
-        """Show a note while something takes its time."""
+    def telling(self, text: str) -> "Iterator[viser.NotificationHandle]":
+        """Show a note while something takes its time; its body may be changed."""
         note = self.client.add_notification(text, "", loading=True, with_close_button=False, auto_close_seconds=False)
         try:
-            yield
+            yield note
         finally:
-            note.remove()
+            if not self.is_closed:
+                note.remove()
 
     def show(self, label: str) -> None:
         """Show a pane."""
@@ -94,14 +99,26 @@ class Session:
         self.position = min(self.position, len(self.collection) - 1)
         self.find(self.query)
 
+    def add_columns(self, columns: dict[str, dict[str, np.ndarray]]) -> None:
+        """Say more of the fields of some parts, to this browser alone: name of a part -> columns, as with_columns."""
+        with self._lock:
+            parts = [with_columns(part, columns.get(part.name, {})) for part in self.collection.parts]
+            self.collection = Collection(parts)
+            self._own.update(columns.get(parts[0].name, {}))
+        self.find(self.query)
+
     def store_grew(self) -> None:
         """The store has more fields than before."""
         with self._lock:
-            self.collection = Collection([self.viewer.part, *self.collection.parts[1:]])
+            grown = with_columns(self.viewer.part, self._own)
+            self.collection = Collection([grown, *self.collection.parts[1:]])
+        self._headline.content = self.viewer.headline()
+        self._running.update(self.viewer.store.complete)
         self.find(self.query)
 
     def close(self) -> None:
         """The browser is gone: end its thread."""
+        self.is_closed = True
         self._jobs.close()
 
     def _tell_panes(self) -> None:
@@ -112,11 +129,9 @@ class Session:
     def _build(self) -> None:
         gui, client = self.gui, self.client
         self._size = self.stage.size
-        gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(34, 102, 204))
-        gui.set_panel_label("neuralfields")
-        gui.main_panel.dock_right()
-        gui.main_panel.set_width(PANEL_WIDTH)
-        gui.add_markdown(self.viewer.headline())
+        furnish(gui)
+        self._headline = gui.add_markdown(self.viewer.headline())
+        self._running = RunningFit(gui, None if self.viewer.store.complete else self.viewer.live)
         self._switch = gui.add_button_group("Show", tuple(self.panes))
         self._switch.on_click(lambda event: self.show(str(event.target.value)))
         self._folders = {}
@@ -124,8 +139,10 @@ class Session:
             self._folders[label] = gui.add_folder(label, visible=pane is self.pane)
             with self._folders[label]:
                 pane.build()
+        ExportFolder(self).build()
         client.scene.on_click()(lambda event: self._clicked(*event.screen_pos))
         client.camera.on_update(lambda _: self._moved())
+        self._running.update(self.viewer.store.complete)
         self._show(self.pane.label)
 
     def _show(self, label: str) -> None:
@@ -148,6 +165,14 @@ class Session:
             self._size = size
             self.pane.redraw()
         self.pane.moved()
+
+
+def furnish(gui: "viser.GuiApi") -> None:
+    """Give a browser its panel, empty."""
+    gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(34, 102, 204))
+    gui.set_panel_label("neuralfields")
+    gui.main_panel.dock_right()
+    gui.main_panel.set_width(PANEL_WIDTH)
 
 
 def nearest_position(chosen: np.ndarray, position: int, step: int) -> int:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from viser import CameraHandle, ClientHandle
 
 PAPER, INK, FAINT, LINE, ACCENT = (247, 248, 250), (32, 35, 42), (112, 118, 130), (214, 218, 225), (34, 102, 204)
+WRONG = (192, 57, 43)  # what differs from the truth
 SIDES = 240, 2560  # pixels of a canvas, at least and at most
 JPEG_QUALITY = 92
 START = 4.0  # distance of the camera from what it looks at, where the zoom is 1
@@ -56,6 +57,13 @@ class Stage:
         self.is_flat = False
         self.client.scene.set_background_image(np.full((4, 4, 3), PAPER, np.uint8), format="png")
 
+    def backdrop(self, picture: np.ndarray, depth: np.ndarray | None = None) -> None:
+        """Show a picture uint8 (H, W, 3) over all of the canvas, behind the nodes of the scene, with the browser's own
+        camera. depth (H, W): distance along the line of sight, hides what of the nodes lies behind it."""
+        self.is_flat = False
+        scene = self.client.scene
+        scene.set_background_image(picture, format="jpeg", jpeg_quality=JPEG_QUALITY, depth=depth)
+
     def reset_window(self) -> None:
         """Put the camera where the window shows all of the page."""
         look(self.client.camera, np.array([0.0, 0.0, START]), np.zeros(3), np.array([0.0, 1.0, 0.0]))
@@ -77,10 +85,10 @@ class Stage:
         return Window(max(zoom, 0.05), (float(row), float(column)))
 
 
-def look(camera: "CameraHandle", position: np.ndarray, target: np.ndarray, up: np.ndarray) -> None:
-    """Move a browser's camera."""
+def look(camera: "CameraHandle", position: np.ndarray, target: np.ndarray, up: np.ndarray, fov: float = FOV) -> None:
+    """Move a browser's camera. fov: its upright field of view in radians."""
     camera.up_direction = up
     camera.position = position
     camera.look_at = target
-    camera.fov = FOV
+    camera.fov = fov
     camera.min_orbit_distance = START * CLOSEST

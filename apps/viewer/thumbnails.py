@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROOM = 128 << 20  # bytes kept
-CELLS, SAMPLES = 40, 64  # along the box of shapes, along a ray of scenes
-AT_ONCE = {"pictures": 64, "shapes": 1, "scenes": 1}  # drawn between two looks at the gallery
+CELLS, OCCUPANCY, SAMPLES = 56, 24, 48  # along the box of shapes, of scenes, and along a ray of scenes
+AT_ONCE = {"pictures": 64, "shapes": 4, "scenes": 1}  # drawn between two looks at the gallery
 ABSENT = (232, 233, 236)
 
 
@@ -84,20 +84,22 @@ def padded(pictures: "Tensor", side: int) -> np.ndarray:
 
 
 def _shape(part: Part, row: int, field, side: int) -> np.ndarray:
-    from apps.mesh import extract, surface_of
+    from apps.mesh import extract
+    from apps.viewer.surfaces import stored_level
     from neuralfields.render.mesh_picture import Look, mesh_picture
     from neuralfields.render.turntable import frame_camera
 
-    mesh = extract(field, CELLS, *surface_of(part, None))[0]
+    mesh = extract(field, max(CELLS, side // 4), *stored_level(part))[0]
     if not len(mesh.faces):
         return np.full((side, side, 3), ABSENT, np.uint8)
     return mesh_picture(mesh, frame_camera(mesh, (side, side)), Look(supersample=2, ambient=0))[..., :3]
 
 
 def _scene(part: Part, row: int, field, side: int) -> np.ndarray:
-    from neuralfields.render.view import view
+    from neuralfields.render.view import occupancy, view
 
-    return padded(view(field, scene_camera(part, row, (side, side)), SAMPLES).colour, side)[0]
+    grid = occupancy(field, OCCUPANCY, 2, SAMPLES)  # a look at every cell costs less than all samples of empty ones
+    return padded(view(field, scene_camera(part, row, (side, side)), SAMPLES, grid=grid).colour, side)[0]
 
 
 def scene_camera(part: Part, row: int, size: tuple[int, int]):

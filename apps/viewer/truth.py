@@ -13,6 +13,7 @@ from apps.viewer.collection import Part
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fitting.signals.views import ViewSet
     from neuralfields.render.mesh import Mesh
 
 
@@ -25,6 +26,11 @@ class Truth:
     def __init__(self, part: Part, source: str, images: ImageOptions) -> None:
         self._part, self._source, self._options = part, source, images
         self._lock = threading.Lock()
+        self._views: tuple[int, ViewSet] | None = None
+
+    def follow(self, part: Part) -> None:
+        """Go on with the fields of the same store, of which there are more now."""
+        self._part = part
 
     def picture(self, row: int) -> "Tensor":
         """The picture that a field was fitted to: (H, W, C) in [0, 1]."""
@@ -40,6 +46,15 @@ class Truth:
         from apps.render_shapes import original
 
         return original(self._source, str(self._part.column("name")[row]))
+
+    def photographs(self, row: int) -> "ViewSet":
+        """The photographs that a radiance field was fitted to and those held out, of the last scene asked for."""
+        from apps.viewer.photographs import photographs
+
+        with self._lock:
+            if self._views is None or self._views[0] != row:
+                self._views = (row, photographs(self._part, row, self._source))
+            return self._views[1]
 
     @cached_property
     def _images(self):

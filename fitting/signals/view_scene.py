@@ -90,6 +90,18 @@ def is_scene(folder: Path) -> bool:
     return any((folder / name).is_file() for name in MAIN_FILES) or find_model(folder) is not None
 
 
+def picture_size(source: str | Path) -> tuple[int, int]:
+    """(height, width) in pixels of a scene's first picture as it is on disk. Raises ValueError where none is there."""
+    from PIL import Image
+
+    paths = (frame.find() for frame in _find_files(Path(source), None).frames)
+    first = next((path for path in paths if path is not None), None)
+    if first is None:
+        raise ValueError(f"source={str(source)!r}: none of its pictures is on disk; expected at least one")
+    with Image.open(first) as picture:
+        return picture.height, picture.width
+
+
 def _check(split: str | None, scale: float, holdout: int) -> None:
     if split is not None and split not in SPLITS:
         raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)} or None")

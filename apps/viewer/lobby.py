@@ -1,0 +1,92 @@
+"""Lobby: the page of a store that may not be there yet: a note to wait at first, the viewer once fields landed."""
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apps.viewer.live import THREAD
+from apps.viewer.page import FAINT, INK, Page
+from apps.viewer.server import POLL_S, Viewer, ViewerConfig, end, serve
+from apps.viewer.session import furnish
+from apps.viewer.stage import Stage
+
+if TYPE_CHECKING:
+    import viser
+
+
+class Lobby:
+    """Serves the store at `path` from the moment that it holds fields, looking for it every `seconds`.
+
+    Raises OSError for a port that is taken. `stop` ends everything.
+    """
+
+    def __init__(self, path: str | Path, config: ViewerConfig, seconds: float = POLL_S) -> None:
+        self._path, self._config, self._seconds = path, config, seconds
+        self.viewer: Viewer | None = None
+        self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._notes: dict[int, viser.GuiMarkdownHandle] = {}
+        self._server = serve(config.host, config.port)
+        self._server.on_client_connect(self._welcome)
+        self._server.on_client_disconnect(self._farewell)
+        self._thread = threading.Thread(target=self._wait, name=THREAD, daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        """What to open in a browser."""
+        return f"http://{self._config.host}:{self._server.get_port()}"
+
+    def stop(self) -> None:
+        """End the viewer, or the waiting for it, and the server."""
+        self._stopped.set()
+        self._thread.join()
+        if self.viewer is not None:
+            self.viewer.stop()
+        else:
+            end(self._server)
+
+    def _wait(self) -> None:
+        while not self.look() and not self._stopped.wait(self._seconds):
+            pass
+
+    def look(self) -> bool:
+        """Look once; whether the viewer serves the store now."""
+        from neuralfields.store import open_store
+
+        try:
+            store = open_store(self._path)
+        except (ValueError, OSError):  # no store yet
+            return False
+        if not len(store):
+            return False
+        with self._lock:
+            notes, self._notes = self._notes, {}
+            for note in notes.values():
+                note.remove()
+            self.viewer = Viewer(store, self._config, self._server)
+        return True
+
+    def _welcome(self, client: "viser.ClientHandle") -> None:
+        with self._lock:
+            if self.viewer is not None:
+                return
+            furnish(client.gui)
+            self._notes[client.client_id] = client.gui.add_markdown("The fit has begun: waiting for its first fields.")
+            self._draw(client)
+        client.camera.on_update(lambda _: self._moved(client))  # the canvas has another size once the panel is docked
+
+    def _moved(self, client: "viser.ClientHandle") -> None:
+        with self._lock:
+            if self.viewer is None:
+                self._draw(client)
+
+    def _draw(self, client: "viser.ClientHandle") -> None:
+        stage = Stage(client)
+        (height, width), page = stage.size, Page(stage.size)
+        page.text("Waiting for the first fields", height / 2 - 24, width / 2, INK, 18, "mm", bold=True)
+        page.text("They are shown here as soon as they are fitted.", height / 2 + 6, width / 2, FAINT, 14, "mm")
+        stage.flat(page.array())
+
+    def _farewell(self, client: "viser.ClientHandle") -> None:
+        with self._lock:
+            self._notes.pop(client.client_id, None)

@@ -1,0 +1,61 @@
+"""Photographs that radiance fields were fitted to, found again at their source, in the size that was fitted."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from apps.viewer.collection import Part
+    from fitting.signals.views import ViewSet
+
+
+def photographs(part: "Part", row: int, source: str) -> "ViewSet":
+    """All photographs of a field's scene, those that were held out marked, in the box of the store.
+
+    Raises ValueError for a source without the scene, FileNotFoundError for one that is not there.
+    """
+    from apps.render_views import scene
+    from fitting.signals.view_scene import load, picture_size
+    from fitting.signals.views import SceneBox
+
+    about = scene(part, row)
+    split = (part.meta.get("signal") or {}).get("split")
+    path = scene_path(Path(source), split, str(part.column("name")[row]))
+    scale = min(1.0, about["shape"][0] / picture_size(path)[0])
+    box = SceneBox(tuple(about["box"]["centre"]), about["box"]["half"])
+    views = load(path, None, scale, tuple(about["background"]), 0, box)
+    held = set(about["held_out"])
+    return replace(views, held_out=np.array([name in held for name in views.names]))
+
+
+def scene_path(source: Path, split: str | None, name: str) -> Path:
+    """Where one scene of a source lies: the source itself, or a folder in it or in its split."""
+    from fitting.signals.image_files import SPLITS
+    from fitting.signals.view_scene import is_scene
+
+    if not source.exists():
+        raise FileNotFoundError(f"beside={str(source)!r}: no such file or folder")
+    if source.is_file() or is_scene(source):
+        return source
+    words = SPLITS[split or "train"]
+    folders = [source, *(folder for folder in source.iterdir() if folder.name.lower() in words)]
+    found = next((folder / name for folder in folders if (folder / name).is_dir() and is_scene(folder / name)), None)
+    if found is None:
+        raise ValueError(f"beside={str(source)!r}: has no scene {name!r}; expected those of the store")
+    return found
+
+
+def smaller(views: "ViewSet", height: int) -> "ViewSet":
+    """The same photographs with at most so many rows of pixels, shrunk by area."""
+    import torch
+
+    from fitting.signals.view_pictures import shrink
+
+    if views.shape[0] <= height:
+        return views
+    pictures = np.stack([shrink(picture.numpy(), height / views.shape[0]) for picture in views.images])
+    rows, columns = pictures.shape[1:3]
+    cameras = tuple(camera.resized(columns, rows) for camera in views.cameras)
+    return replace(views, images=torch.from_numpy(pictures), cameras=cameras)

@@ -1,0 +1,241 @@
+"""A viewer of a store that is being written: fields appear as they land; a fit that is followed."""
+
+import sys
+import threading
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+
+from apps.viewer.collection import Collection
+from apps.viewer.live import AT_ONCE, MeanCurve, reopened
+from neuralfields import SIREN, inits
+from neuralfields.store import open_store
+from neuralfields.store_writer import StoreWriter
+from tests.apps.viewer.conftest import until
+
+SPEC = SIREN(2, 1, hidden=(4,))
+META = {"signal": {"kind": "images", "shape": [6, 6]}, "config": {"curve_every": 5}}
+TOTAL, SIZE = 8, 3
+
+
+def write(writer: StoreWriter, shard: int, loss: float = 1.0) -> None:
+    """Write one shard of random fields."""
+    start, stop = shard * SIZE, min(TOTAL, (shard + 1) * SIZE)
+    fields = inits.initial(SPEC, np.arange(start, stop, dtype=np.uint32), "random", 0)
+    curves = torch.full((stop - start, 4), loss) * torch.tensor([1.0, 0.5, 0.25, torch.nan])
+    writer.write(shard, fields, {"psnr": [20.0 + shard] * (stop - start), "label": [shard] * (stop - start)}, curves)
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A writer of a store of 8 fields in 3 shards."""
+    with StoreWriter(tmp_path / "store", SPEC, META, TOTAL, SIZE) as one:
+        yield one
+
+
+class Watcher:
+    """Stands in for a session: notes how many fields it is told of."""
+
+    def __init__(self, viewer) -> None:
+        self.viewer, self.counts = viewer, []
+
+    def do(self, key, start) -> None:
+        start()
+
+    def store_grew(self) -> None:
+        self.counts.append(len(Collection([self.viewer.part])))
+
+    def close(self) -> None:
+        pass
+
+
+def live_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "view-live"]
+
+
+def test_sessions_are_told_of_fields_as_they_land(writer, serve, monkeypatch):
+    monkeypatch.setattr("apps.viewer.server.POLL_S", 0.01)
+    write(writer, 0)
+    viewer = serve(open_store(writer.path))
+    viewer._sessions[1] = watcher = Watcher(viewer)
+    assert "3 of 8 fields, being fitted" in viewer.headline()
+    for shard, count in ((1, 6), (2, 8)):
+        write(writer, shard)
+        until(lambda count=count: watcher.counts[-1:] == [count])
+    assert live_threads()
+    assert "mean PSNR 20.88 dB" in viewer.live.figures
+    assert viewer.live.picture().ndim == 3
+    writer.finish({})
+    until(lambda: not live_threads())
+    assert viewer.store.complete
+    assert "8 fields  " in viewer.headline()
+
+
+def test_stop_ends_the_thread_of_an_unfinished_store(writer, serve):
+    write(writer, 0)
+    viewer = serve(open_store(writer.path))
+    assert live_threads()
+    viewer.stop()
+    assert not live_threads()
+
+
+def test_a_complete_store_is_not_looked_at_again(serve, digits):
+    assert serve(digits).live is None
+    assert not live_threads()
+
+
+def test_a_store_is_reopened_only_where_it_grew(writer):
+    write(writer, 0)
+    store = open_store(writer.path)
+    assert reopened(store) is None
+    write(writer, 2)
+    grown = reopened(store)
+    assert grown is not None
+    assert grown.ids.tolist() == [0, 1, 2, 6, 7]
+    (writer.path / "shard-00002.safetensors").write_bytes(b"half")  # a writer in the middle of a shard
+    assert reopened(store) is None
+
+
+def test_a_shard_that_lands_before_another_forgets_the_thumbnails(writer, serve, monkeypatch):
+    monkeypatch.setattr("apps.viewer.server.POLL_S", 600.0)
+    write(writer, 1)
+    viewer = serve(open_store(writer.path))
+    viewer.thumbnails.draw(viewer.part, np.array([0]), 16, -1)
+    write(writer, 2)
+    assert viewer.live.look()
+    assert viewer.thumbnails.find(viewer.part, 0, 16, -1) is not None
+    write(writer, 0)
+    assert viewer.live.look()
+    assert viewer.thumbnails.find(viewer.part, 0, 16, -1) is None
+
+
+def test_the_mean_curve_counts_each_field_once(writer):
+    curve = MeanCurve()
+    write(writer, 0, loss=1.0)
+    curve.add(open_store(writer.path))
+    write(writer, 1, loss=3.0)
+    for _ in range(2):
+        curve.add(open_store(writer.path))
+    mean = curve.mean()
+    assert mean is not None
+    np.testing.assert_allclose(mean, [2.0, 1.0, 0.5])
+    assert AT_ONCE >= TOTAL
+
+
+def test_a_browser_waits_and_sees_the_gallery_fill(chromium, tmp_path, monkeypatch):
+    from apps.viewer.lobby import Lobby
+    from apps.viewer.server import ViewerConfig
+
+    monkeypatch.setattr("apps.viewer.server.POLL_S", 0.05)
+    lobby = Lobby(tmp_path / "later", ViewerConfig(port=0), seconds=0.05)
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    try:
+        page = context.new_page()
+        page.goto(f"{lobby.address}/?fixedDpr=1")
+        page.get_by_text("waiting for its first fields").wait_for()
+        with StoreWriter(tmp_path / "later", SPEC, META, TOTAL, SIZE) as writer:
+            write(writer, 0)
+            page.get_by_text("3 of 8 fields, being fitted").wait_for()
+            assert not page.get_by_text("waiting for its first fields").count()
+            page.get_by_text("mean PSNR 20.00 dB").wait_for()
+            write(writer, 1)
+            page.get_by_text("6 of 8 fields, being fitted").wait_for()
+            assert lobby.viewer is not None
+            (session,) = lobby.viewer.sessions
+            assert session.wait(30)
+            assert len(session.chosen) == 6
+            write(writer, 2)
+            writer.finish({})
+        page.get_by_text("Running fit").wait_for(state="detached")
+        assert session.wait(30)
+        assert len(session.chosen) == 8
+    finally:
+        context.close()
+        lobby.stop()
+    until(lambda: not live_threads())
+
+
+@pytest.fixture
+def lobbies(monkeypatch):
+    """The pages that a fit starts."""
+    from apps import follow
+
+    found, start = [], follow.start
+    monkeypatch.setattr(follow, "start", lambda *args: found.append(start(*args)) or found[-1])
+    return found
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Twelve pictures of noise."""
+    path = tmp_path / "pictures.npz"
+    np.savez(path, images=np.random.default_rng(0).integers(0, 255, (12, 6, 6)).astype(np.uint8))
+    return path
+
+
+QUICK = ("--steps", "4", "--hidden", "4", "--shard", "5", "--threads", "1", "--view", "--view-port", "0")
+
+
+def test_a_fit_is_followed_until_interrupted(lobbies, pictures, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("viser")
+    from apps.cli import main
+
+    def wait() -> None:
+        (lobby,) = lobbies
+        until(lambda: lobby.viewer is not None)
+        assert lobby.viewer.store.complete
+        assert len(lobby.viewer.store) == 12
+        assert lobby.viewer.truth is not None
+        with urllib.request.urlopen(lobby.address) as answer:
+            assert answer.status == 200
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("apps.view.wait", wait)
+    assert main(["fit", "images", str(pictures), "--out", str(tmp_path / "s"), *QUICK, "--json"]) == 0
+    said = capsys.readouterr().out
+    assert f"address     {lobbies[0].address}" in said
+    assert f'"address": "{lobbies[0].address}"' in said.splitlines()[-1]
+    assert not live_threads()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(lobbies[0].address)
+
+
+def test_a_fit_that_fails_ends_its_page(lobbies, tmp_path, capsys):
+    pytest.importorskip("viser")
+    from apps.cli import main
+
+    assert main(["fit", "images", str(tmp_path / "no.npz"), "--out", str(tmp_path / "s"), *QUICK]) == 2
+    assert "no.npz" in capsys.readouterr().err
+    assert len(lobbies) == 1
+    assert not live_threads()
+
+
+def test_a_fit_that_is_interrupted_ends_its_page(lobbies, pictures, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("viser")
+    from apps.cli import main
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("apps.fit.fit_store", interrupted)
+    assert main(["fit", "images", str(pictures), "--out", str(tmp_path / "s"), *QUICK]) == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert not live_threads()
+
+
+def test_without_viser_the_fit_does_not_begin(pictures, tmp_path, monkeypatch, capsys):
+    from apps.cli import main
+
+    monkeypatch.setitem(sys.modules, "viser", None)
+    assert main(["fit", "images", str(pictures), "--out", str(tmp_path / "s"), *QUICK]) == 2
+    assert "the viewer needs viser, which is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_store_without_fields_is_refused_by_nf_view(writer, capsys):
+    from apps.cli import main
+
+    assert main(["view", str(writer.path), "--port", "0"]) == 2
+    assert "holds no fields yet" in capsys.readouterr().err
