@@ -46,11 +46,11 @@ class Grid:
         return self.rows * self.columns
 
     def corner(self, item: int) -> tuple[int, int]:
-        """(row, column) of the first pixel of a tile; the columns are spread over the width."""
+        """(row, column) of the first pixel of a tile; rows and columns are spread over the canvas."""
         row, column = divmod(item, self.columns)
-        spare = self.size[1] - 2 * MARGIN - self.columns * self.side
-        step = self.side + (spare / (self.columns - 1) if self.columns > 1 else 0)
-        return HEAD + row * (self.side + CAPTION + GAP), MARGIN + int(column * step)
+        down = (self.size[0] - HEAD - MARGIN - self.side - CAPTION) / max(1, self.rows - 1)
+        right = (self.size[1] - 2 * MARGIN - self.side) / max(1, self.columns - 1)
+        return HEAD + int(row * down), MARGIN + int(column * right)
 
     def item(self, row: float, column: float) -> int | None:
         """The tile at a place given as shares of the canvas, its caption included; None between tiles."""

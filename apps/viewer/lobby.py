@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from apps.viewer.live import THREAD
 from apps.viewer.page import FAINT, INK, Page
-from apps.viewer.server import POLL_S, Viewer, ViewerConfig, end, serve
+from apps.viewer.server import POLL_S, Viewer, ViewerConfig, address, end, serve
 from apps.viewer.session import furnish
 from apps.viewer.stage import Stage
 
@@ -34,7 +34,7 @@ class Lobby:
     @property
     def address(self) -> str:
         """What to open in a browser."""
-        return f"http://{self._config.host}:{self._server.get_port()}"
+        return address(self._config.host, self._server)
 
     def stop(self) -> None:
         """End the viewer, or the waiting for it, and the server."""

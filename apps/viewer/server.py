@@ -80,7 +80,7 @@ class Viewer:
     @property
     def address(self) -> str:
         """What to open in a browser."""
-        return f"http://{self.config.host}:{self._server.get_port()}"
+        return address(self.config.host, self._server)
 
     @property
     def sessions(self) -> list[Session]:
@@ -115,6 +115,11 @@ class Viewer:
         if session is not None:
             session.close()
             self.thumbnails.forget(client.client_id)
+
+
+def address(host: str, server: "viser.ViserServer") -> str:
+    """What to open in a browser. Where a machine draws slowly, viser would shrink the canvas and blur what is on it."""
+    return f"http://{host}:{server.get_port()}/?fixedDpr=1"
 
 
 def serve(host: str, port: int) -> "viser.ViserServer":

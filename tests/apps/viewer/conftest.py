@@ -39,7 +39,7 @@ class Look:
     def __init__(self, page: Any, viewer: Any) -> None:
         before = set(viewer.sessions)
         self.page = page
-        page.goto(f"{viewer.address}/?fixedDpr=1")  # a slow machine would draw on a smaller canvas
+        page.goto(viewer.address)
         until(lambda: set(viewer.sessions) - before)
         (self.session,) = set(viewer.sessions) - before
         self.rest()

@@ -133,7 +133,7 @@ def test_a_browser_waits_and_sees_the_gallery_fill(chromium, tmp_path, monkeypat
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     try:
         page = context.new_page()
-        page.goto(f"{lobby.address}/?fixedDpr=1")
+        page.goto(lobby.address)
         page.get_by_text("waiting for its first fields").wait_for()
         with StoreWriter(tmp_path / "later", SPEC, META, TOTAL, SIZE) as writer:
             write(writer, 0)
