@@ -4,10 +4,13 @@ PYTHON ?= python3
 TORCH ?= torch
 BIN := .venv/bin
 
-.PHONY: demo test setup lint bench gpu-check
+.PHONY: demo view test setup lint bench gpu-check
 
 demo: setup  ## fit 1,797 digits, read them from their weights, and show both
 	$(BIN)/nf demo
+
+view: demo  ## the demo's fields and its reader in the browser
+	$(BIN)/nf view runs/demo/fields --beside digits --network runs/demo/reader
 
 test: setup  ## all tests
 	$(BIN)/pytest
@@ -23,6 +26,7 @@ bench: setup  ## every benchmark, appended to benchmarks/
 	$(BIN)/nf bench fit --save
 	$(BIN)/nf bench fit --memory --save
 	$(BIN)/nf bench mesh --save
+	$(BIN)/nf bench view --save
 
 gpu-check:  ## what only a GPU can show, in 8 minutes: no install, but torch, triton, numpy, safetensors, pyarrow, imageio
 	$(PYTHON) -m apps.bench.gpu
