@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import socket
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,9 +123,21 @@ def address(host: str, server: "viser.ViserServer") -> str:
     return f"http://{host}:{server.get_port()}/?fixedDpr=1"
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise ValueError for an address that cannot be listened at: viser would wait for its own thread for ever."""
+    if not 0 <= port < 2**16:
+        raise ValueError(f"port={port}: expected a whole number from 0 to 65535")
+    try:
+        socket.create_server((host, 0)).close()
+    except OSError as error:
+        raise ValueError(f"host={host!r}: {error.strerror}; expected an address of this machine") from None
+
+
 def serve(host: str, port: int) -> "viser.ViserServer":
-    """A viser server that prints nothing and opens no tunnel to elsewhere."""
+    """A viser server that prints nothing and opens no tunnel to elsewhere. Raises ValueError where it cannot listen."""
     import viser
+
+    check_address(host, port)
 
     with contextlib.redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host=host, port=port, verbose=False)

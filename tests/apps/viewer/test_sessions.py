@@ -77,3 +77,15 @@ def test_a_position_outside_is_refused(digits_part, position):
 
     with pytest.raises(ValueError, match="expected 0 to 119"):
         Collection([digits_part]).place(position)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"port": 65536}, "port=65536"), ({"host": "203.0.113.7"}, "host='203.0.113.7'")]
+)
+def test_an_address_that_cannot_be_listened_at_is_refused(digits, settings, words):
+    pytest.importorskip("viser")
+    from apps.viewer.server import Viewer, ViewerConfig
+
+    with pytest.raises(ValueError, match=words):
+        Viewer(digits, ViewerConfig(**{"port": 0, **settings}))
+    assert threads() == set()
