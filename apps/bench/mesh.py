@@ -1,6 +1,5 @@
 """`nf bench mesh`: how fast fields become meshes, beside a dense evaluation and scikit-image's marching cubes."""
 
-import csv
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -239,16 +238,4 @@ def cells(row: MeshRow) -> tuple[str, ...]:
 
 def append(path: Path, measured: list[MeshRow]) -> None:
     """Append rows, with a header if the file is new. Raises ValueError when the file has other columns."""
-    names = [f.name for f in fields(MeshRow)]
-    new = not path.exists()
-    if not new:
-        with path.open(newline="", encoding="utf-8") as file:
-            found = next(csv.reader(file), [])
-        if found != names:
-            raise ValueError(f"{path} has columns {found}: expected {names}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(asdict(row) for row in measured)
+    table.append_records(path, [field.name for field in fields(MeshRow)], [asdict(row) for row in measured])

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,11 @@ def quantile(values: Iterable[float], q: float) -> float:
 
 def append_csv(path: Path, rows: Sequence[Row]) -> None:
     """Append rows, with a header if the file is new. Raises ValueError when the file has other columns."""
-    names = [f.name for f in fields(Row)]
+    append_records(path, [f.name for f in fields(Row)], [row.to_json() for row in rows])
+
+
+def append_records(path: Path, names: list[str], records: Sequence[dict[str, Any]]) -> None:
+    """Append records under columns, with a header if the file is new. Raises ValueError for a file of other columns."""
     new = not path.exists()
     if not new and _header(path) != names:
         raise ValueError(f"{path} has columns {_header(path)}: expected {names}")
@@ -86,7 +91,7 @@ def append_csv(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         if new:
             writer.writeheader()
-        writer.writerows(row.to_json() for row in rows)
+        writer.writerows(records)
 
 
 def read_csv(path: Path) -> list[Row]:

@@ -1,6 +1,5 @@
 """`nf bench view`: how soon the viewer shows a surface after its slider moved, and how a large store opens."""
 
-import csv
 import json
 import os
 import subprocess
@@ -289,16 +288,4 @@ def cells(row: ViewRow) -> tuple[str, ...]:
 
 def append(path: Path, measured: list[ViewRow]) -> None:
     """Append rows, with a header if the file is new. Raises ValueError when the file has other columns."""
-    names = [field.name for field in fields(ViewRow)]
-    new = not path.exists()
-    if not new:
-        with path.open(newline="", encoding="utf-8") as file:
-            found = next(csv.reader(file), [])
-        if found != names:
-            raise ValueError(f"{path} has columns {found}: expected {names}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(asdict(row) for row in measured)
+    table.append_records(path, [field.name for field in fields(ViewRow)], [asdict(row) for row in measured])
