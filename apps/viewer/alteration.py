@@ -1,5 +1,6 @@
 """Alteration: something in the field pane that makes other fields of the open one, or tells something of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +14,21 @@ if TYPE_CHECKING:
 Named = tuple[str, "FieldBatch"]  # what a field is called beside the open one, and the field, a batch of one
 
 
-class Alteration:
+class Alteration(ABC):
     """Controls of its own in the folder of a pane; asked anew whenever the pane is drawn, on the session's thread."""
 
     def __init__(self, pane: Pane) -> None:
         self.pane, self.session = pane, pane.session
 
+    @abstractmethod
     def build(self) -> None:
         """Add the controls."""
-        raise NotImplementedError
 
     def apply(self, field: "FieldBatch") -> list[Named]:
         """Other fields to be shown beside the open one; none where nothing is asked for."""
         return []
 
-    def tell(self, field: "FieldBatch", altered: list[Named]) -> None:
+    def tell(self, field: "FieldBatch", altered: list[Named]) -> None:  # noqa: B027 -- most have nothing to say
         """Say in the panel what there is to say, after the fields are drawn."""
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class Query:
 
 
 class Collection:
-    """Parts one after another; a position counts through all of them."""
+    """Parts one after another, never changed; a position counts through all of them."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = list(parts)
@@ -83,17 +84,17 @@ class Collection:
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
-    @property
+    @cached_property
     def classes(self) -> list[str]:
         """Names of the classes, as the first part's store has them."""
         return [str(name) for name in (self.parts[0].meta.get("signal") or {}).get("classes") or []]
 
-    @property
+    @cached_property
     def quality(self) -> str:
         """The column that says how good a fit is; "" where there is none."""
         return next((name for name in QUALITY if name in self.numeric), "")
 
-    @property
+    @cached_property
     def numeric(self) -> list[str]:
         """Columns of numbers that say something of some field, without ids."""
         names = dict.fromkeys(name for part in self.parts for name in part.columns)

@@ -91,7 +91,7 @@ class FieldPane(Pane):
         part, row = self._told = self.session.collection.place(self.session.position)
         field = self.session.collection.field(self.session.position)
         self._facts.content = facts(part, row, self.session.collection.label_name(int(part.column("label")[row])))
-        self._recipe.content = recipe(part, row)
+        self._recipe.content = recipe(part)
         values = curve_of(part, row)
         yield 0.0
         self._curve.visible = values is not None
@@ -122,7 +122,7 @@ def facts(part: Part, row: int, label: str) -> str:
     return "\n".join(lines)
 
 
-def recipe(part: Part, row: int) -> str:
+def recipe(part: Part) -> str:
     """How the field was fitted: the settings that stores differ in, and a command that does it again; as markdown."""
     config, signal = part.meta.get("config") or {}, part.meta.get("signal") or {}
     if not config:
@@ -130,7 +130,7 @@ def recipe(part: Part, row: int) -> str:
     names = ("steps", "lr", "loss", "batch", "optimizer", "schedule", "init", "dtype", "seed")
     lines = ["| | |", "|:--|--:|", f"| network | {part.spec.describe()} |"]
     lines += [f"| {name} | {config[name]} |" for name in names if config.get(name) not in (None, "")]
-    command = refit(part, row)
+    command = refit(part)
     return (
         "\n".join(lines)
         + (f"\n\n```\n{command}\n```" if command else "")
@@ -138,17 +138,20 @@ def recipe(part: Part, row: int) -> str:
     )
 
 
-def refit(part: Part, row: int) -> str | None:
-    """The command that fits the population of a field again; None where its recipe or source is not known."""
-    signal, name = part.meta.get("signal") or {}, part.meta.get("recipe")
-    kind = {"pictures": "images", "shapes": "shapes", "scenes": "views"}[part.kind]
-    if not signal.get("source") or not name:
+def refit(part: Part) -> str | None:
+    """The command that fits a whole population again; None where a store does not say how: its recipe or its source is
+    not known, or it is of scenes, whose scale is not kept."""
+    signal, config, name = part.meta.get("signal") or {}, part.meta.get("config") or {}, part.meta.get("recipe")
+    if not signal.get("source") or not name or part.kind == "scenes":
         return None
-    words = ["nf", "fit", kind, str(signal["source"])]
+    words = ["nf", "fit", {"pictures": "images", "shapes": "shapes"}[part.kind], str(signal["source"])]
     if signal.get("split"):
         words += ["--split", str(signal["split"])]
-    seed = (part.meta.get("config") or {}).get("seed", 0)
-    return shlex.join([*words, "--recipe", str(name), "--seed", str(seed), "--out", "runs/again"])
+    words += ["--recipe", str(name), "--hidden", *map(str, part.spec.hidden)]
+    for option in ("steps", "lr", "seed"):  # a recipe may have been followed with others than its own
+        if option in config:
+            words += [f"--{option}", str(config[option])]
+    return shlex.join([*words, "--out", "runs/again"])
 
 
 def curve_of(part: Part, row: int) -> np.ndarray | None:

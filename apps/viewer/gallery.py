@@ -12,7 +12,7 @@ from apps.viewer.jobs import Job
 from apps.viewer.page import ACCENT, FAINT, INK, Page
 from apps.viewer.pane import Pane
 from apps.viewer.stage import WRONG
-from apps.viewer.thumbnails import ABSENT, AT_ONCE
+from apps.viewer.thumbnails import ABSENT, AT_ONCE, owner_of
 
 if TYPE_CHECKING:
     from viser import GuiInputHandle
@@ -197,12 +197,12 @@ class Gallery(Pane):
         positions = self.shown(grid)
         found, missing = self._thumbnails(positions, grid.side)
         self._show(grid, positions, found)
-        thumbnails, owner = self.session.viewer.thumbnails, self.session.client.client_id
+        thumbnails, client = self.session.viewer.thumbnails, self.session.client.client_id
         while missing:
             part = self.session.collection.place(missing[0])[0]
             now = [at for at in missing if self.session.collection.place(at)[0] is part][: AT_ONCE[part.kind]]
             rows = np.array([self.session.collection.place(at)[1] for at in now])
-            pictures = thumbnails.draw(part, rows, grid.side, owner if part.name != "store" else -1)
+            pictures = thumbnails.draw(part, rows, grid.side, owner_of(part, client))
             found.update(zip(now, pictures, strict=True))
             missing = [at for at in missing if at not in found]
             self._show(grid, positions, found)
@@ -213,7 +213,7 @@ class Gallery(Pane):
         found, missing = {}, []
         for position in positions.tolist():
             part, row = self.session.collection.place(position)
-            owner = self.session.client.client_id if part.name != "store" else -1
+            owner = owner_of(part, self.session.client.client_id)
             picture = self.session.viewer.thumbnails.find(part, row, side, owner)
             if picture is None:
                 missing.append(position)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apps.viewer.collection import of_store
+from apps.viewer.thumbnails import STORE_OWNER
 
 if TYPE_CHECKING:
     import viser
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 THREAD = "view-live"
 AT_ONCE = 256  # learning curves read at one look, spread over the fields that landed
 QUALITY = {"psnr": "PSNR {:.2f} dB", "psnr_heldout": "PSNR {:.2f} dB of held-out views", "iou": "IoU {:.4f}"}
-STORE_OWNER = -1  # of the thumbnails that all browsers share
 
 
 class Live:

@@ -55,8 +55,7 @@ class MapPane(Pane):
             handle.on_update(lambda _: self.session.do("other map", self._other))
         self._colour = gui.add_dropdown("Colour by", tuple(columns(self.session.collection)))
         self._colour.on_update(lambda _: self.redraw())
-        zoom = gui.add_button_group("Zoom", ("All", "In", "Out"))
-        zoom.on_click(lambda event: self.session.do("zoom", lambda: self._zoom_by(str(event.target.value))))
+        self.add_zoom()
         gui.add_markdown(
             "A click on a dot chooses its field; a click on a picture below opens it. The wheel zooms, the right "
             "button moves. Fields that the gallery's filter leaves out are pale."
@@ -77,13 +76,6 @@ class MapPane(Pane):
             self._colour.options = options
         if self.session.position != self._open:
             self._open = self._chosen = self.session.position
-
-    def _zoom_by(self, word: str) -> None:
-        if word == "All":
-            self.session.stage.reset_window()
-        else:
-            self.session.stage.zoom(2.0 if word == "In" else 0.5)
-        self.redraw()
 
     def _other(self) -> None:
         self.session.stage.reset_window()

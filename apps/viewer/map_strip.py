@@ -10,7 +10,7 @@ from apps.viewer.clouds import Cloud
 from apps.viewer.collection import Collection
 from apps.viewer.page import ACCENT, FAINT, INK, LINE, Page
 from apps.viewer.stage import WRONG
-from apps.viewer.thumbnails import ABSENT, AT_ONCE, Thumbnails
+from apps.viewer.thumbnails import ABSENT, AT_ONCE, Thumbnails, owner_of
 
 if TYPE_CHECKING:
     from apps.viewer.session import Session
@@ -111,15 +111,11 @@ def draw_missing(session: "Session", near: Near, side: int) -> Generator[float, 
         part = session.collection.place(missing[0])[0]
         now = [at for at in missing if session.collection.place(at)[0] is part][: AT_ONCE[part.kind]]
         rows = np.array([session.collection.place(at)[1] for at in now])
-        thumbnails.draw(part, rows, side, _owner(session, part.name))
+        thumbnails.draw(part, rows, side, owner_of(part, session.client.client_id))
         yield 0.0
 
 
 def found(session: "Session", position: int, side: int) -> np.ndarray | None:
     """The thumbnail of a field, if it is there."""
     part, row = session.collection.place(position)
-    return session.viewer.thumbnails.find(part, row, side, _owner(session, part.name))
-
-
-def _owner(session: "Session", name: str) -> int:
-    return session.client.client_id if name != "store" else -1
+    return session.viewer.thumbnails.find(part, row, side, owner_of(part, session.client.client_id))

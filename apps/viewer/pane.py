@@ -40,6 +40,18 @@ class Pane(ABC):
         if self.session.pane is self:
             self.session.do("draw", self.draw)
 
+    def add_zoom(self) -> None:
+        """Add buttons that move the window of a flat page."""
+        group = self.session.gui.add_button_group("Zoom", ("All", "In", "Out"))
+        group.on_click(lambda event: self.session.do("zoom", lambda: self._zoom_by(str(event.target.value))))
+
+    def _zoom_by(self, word: str) -> None:
+        if word == "All":
+            self.session.stage.reset_window()
+        else:
+            self.session.stage.zoom(2.0 if word == "In" else 0.5)
+        self.redraw()
+
     def enter(self) -> None:  # noqa: B027 -- most panes have nothing to prepare
         """The pane is about to be shown."""
 

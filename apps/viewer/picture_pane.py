@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 MARGIN, HEAD, GAP = 22, 46, 18
 PREVIEW = 4  # times fewer pixels each way while the window moves
-OUTSIDE = (232, 233, 236)
 
 
 class PicturePane(FieldPane):
@@ -31,8 +30,7 @@ class PicturePane(FieldPane):
     def build_view(self) -> None:
         """Controls: zoom, and what stands beside."""
         gui = self.session.gui
-        self._zoom = gui.add_button_group("Zoom", ("All", "In", "Out"))
-        self._zoom.on_click(lambda event: self.session.do("zoom", lambda: self._zoom_by(str(event.target.value))))
+        self.add_zoom()
         self._pixels = gui.add_checkbox("Pixels of the original", False)
         self._difference = gui.add_checkbox("Difference", True, visible=self.session.viewer.truth is not None)
         for handle in (self._pixels, self._difference):
@@ -45,13 +43,6 @@ class PicturePane(FieldPane):
 
     def moved(self) -> None:
         """Draw what is seen now."""
-        self.redraw()
-
-    def _zoom_by(self, word: str) -> None:
-        if word == "All":
-            self.session.stage.reset_window()
-        else:
-            self.session.stage.zoom(2.0 if word == "In" else 0.5)
         self.redraw()
 
     def draw_view(self, field: "FieldBatch", altered: "list[tuple[str, FieldBatch]]") -> Job:

@@ -41,7 +41,7 @@ class ScenePane(FieldPane):
         self._cameras = gui.add_checkbox("Cameras", False)
         self._surface = gui.add_button("Surface", hint="Show the surface of one density as a mesh, or remove it")
         self._difference = gui.add_checkbox("Difference", True, visible=self.session.viewer.truth is not None)
-        self._explanation = gui.add_markdown("Drag to turn, the wheel moves closer, the right button moves across.")
+        gui.add_markdown("Drag to turn, the wheel moves closer, the right button moves across.")
         self._view.on_update(lambda event: self._picked(str(event.target.value)) if event.client else None)
         self._cameras.on_update(lambda _: self.session.do("nodes", self._show_nodes))
         self._surface.on_click(lambda _: self.session.do("surface", self._toggle_surface))

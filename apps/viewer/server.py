@@ -66,7 +66,6 @@ class Viewer:
         self.truth = None if beside is None else Truth(self.part, beside, self.config.images)
         self._sessions: dict[int, Session] = {}
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
         self._server = serve(self.config.host, self.config.port) if server is None else server
         self.live = None if store.complete else Live(self, POLL_S)
         self._server.on_client_connect(self._connect)
@@ -92,14 +91,13 @@ class Viewer:
     def headline(self) -> str:
         """What is looked at, as markdown."""
         spec = self.store.spec
-        count = f"{len(self.store):,} fields"
+        count = f"{len(self.store):,} field" + "s" * (len(self.store) != 1)
         if not self.store.complete:
             count = f"{len(self.store):,} of {self.store.num_planned:,} fields, being fitted"
         return f"**{self.store.path.name}** — {count}  \n{spec.describe()}"
 
     def stop(self) -> None:
         """End every session and the server."""
-        self._stopped.set()
         if self.live is not None:
             self.live.stop()
         for session in self.sessions:

@@ -111,7 +111,10 @@ class Session:
         """The store has more fields than before."""
         with self._lock:
             grown = with_columns(self.viewer.part, self._own)
+            before = len(self.collection.parts[0])
             self.collection = Collection([grown, *self.collection.parts[1:]])
+            if self.position >= before:  # a field that was made here stays the open one, and stands behind more now
+                self.position += len(grown) - before
         self._headline.content = self.viewer.headline()
         self._running.update(self.viewer.store.complete)
         self.find(self.query)

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 ROOM = 128 << 20  # bytes kept
 CELLS, OCCUPANCY, SAMPLES = 56, 24, 48  # along the box of shapes, of scenes, and along a ray of scenes
 AT_ONCE = {"pictures": 64, "shapes": 4, "scenes": 1}  # drawn between two looks at the gallery
+STORE_OWNER = -1  # of the pictures that all browsers share
 ABSENT = (232, 233, 236)
+
+
+def owner_of(part: Part, client_id: int) -> int:
+    """Who has the pictures of a part: all browsers those of the store, one browser those of what it made."""
+    return STORE_OWNER if part.name == "store" else client_id
 
 
 class Thumbnails:

@@ -1,5 +1,6 @@
 """A headless browser, viewers of small stores, and one page that looks at one of them."""
 
+import io
 import os
 import shutil
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from apps.viewer.collection import Part, of_store
 from fitting import fit, images
@@ -49,6 +51,9 @@ class Look:
         self.page.wait_for_timeout(300)
         until(lambda: self.page.evaluate(CANVAS) == list(self.session.stage.size))
         assert self.session.wait(PATIENCE_S)
+        self.session.client.local_storage.get_item(
+            "anything", timeout=PATIENCE_S
+        )  # it has had all that was sent before
         self.page.wait_for_timeout(300)
 
     def pick(self, label: str, option: str) -> None:
@@ -76,11 +81,15 @@ class Look:
         self.rest()
 
     def picture(self) -> np.ndarray:
-        """What the canvas shows: uint8 (H, W, 3)."""
-        import io
+        """What the canvas shows once it stays the same, or after some seconds: uint8 (H, W, 3)."""
+        shot = self._shot()
+        for _ in range(10):
+            before, shot = shot, self._shot()
+            if np.array_equal(before, shot):
+                break
+        return shot
 
-        from PIL import Image
-
+    def _shot(self) -> np.ndarray:
         height, width = self.session.stage.size
         shot = self.page.screenshot(clip={"x": 0, "y": 0, "width": width, "height": height})
         return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from apps.viewer.collection import Collection
+from apps.viewer.collection import Collection, of_batch
 from apps.viewer.live import AT_ONCE, MeanCurve, reopened
 from neuralfields import SIREN, inits
 from neuralfields.store import open_store
@@ -109,6 +109,21 @@ def test_a_shard_that_lands_before_another_forgets_the_thumbnails(writer, serve,
     write(writer, 0)
     assert viewer.live.look()
     assert viewer.thumbnails.find(viewer.part, 0, 16, -1) is None
+
+
+def test_a_made_field_stays_open_while_the_store_grows(writer, serve, look, monkeypatch):
+    monkeypatch.setattr("apps.viewer.server.POLL_S", 600.0)
+    write(writer, 0)
+    viewer = serve(open_store(writer.path))
+    page = look(viewer)
+    made = of_batch("made", viewer.part.fields[0:2], {}, viewer.part)
+    page.session.add(made)
+    page.session.choose_field(len(viewer.part) + 1)
+    write(writer, 1)
+    assert viewer.live.look()
+    page.rest()
+    part, row = page.session.collection.place(page.session.position)
+    assert (part.name, row) == ("made", 1)
 
 
 def test_the_mean_curve_counts_each_field_once(writer):
