@@ -49,7 +49,7 @@ class FitOptions:
     ] = None
     """What runs the arithmetic."""
     precision: Annotated[
-        str | None, arg(metavar="{auto,fp32,tf32x3,tf32,bf16}", help_behavior_hint="(default: auto)")
+        str | None, arg(metavar="{auto,fp32,tf32x3,tf32,mixed,bf16}", help_behavior_hint="(default: auto)")
     ] = None
     """Precision of the hidden layers' products on the triton backend."""
     threads: Threads = None

@@ -9,7 +9,7 @@ Schedule = Literal["constant", "cosine"]
 Optimizer = Literal["adam", "adamw"]
 Loss = Literal["mse", "l1", "bce"]
 DType = Literal["float32", "float64"]
-Precision = Literal["auto", "fp32", "tf32x3", "tf32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32x3", "tf32", "mixed", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,10 @@ class FitConfig:
     own); seed: with the field's id the only source of randomness; target_psnr: a field stops at this PSNR in dB (of
     the step's points, unclipped), not before min_steps (0: never stops early); curve_every: steps between points of
     the learning curve; shard: fields per file; dtype: arithmetic; precision: of the hidden layers' products on the
-    triton backend, where auto is the fastest that costs less than 0.5 dB (the others have fp32); backend: auto, torch,
-    native, triton, or tcnn for one field on a hash grid; threads: 0 means all cores; eikonal, normals: weights of two
-    more losses of distance fields, on the torch backend (losses.surface_terms). Raises ValueError for values outside
+    triton backend, where auto is the fastest that costs less than 0.5 dB and mixed is high and low bfloat16 halves
+    forward, high ones backward (the others have fp32); backend: auto, torch, native, triton, or tcnn for one field on
+    a hash grid; threads: 0 means all cores; eikonal, normals: weights of two more losses of distance fields, on the
+    torch backend (losses.surface_terms). Raises ValueError for values outside
     these.
     """
 

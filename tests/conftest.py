@@ -1,5 +1,10 @@
 """Fixtures shared by all tests."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,3 +35,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared/data beside the repository")
     return folder
+
+
+@pytest.fixture
+def hold_under_the_interpreter() -> Callable[[Path], None]:
+    """Runs a file of laws in Triton's interpreter; skipped where Triton is not installed."""
+    if find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+
+    def hold(laws: Path) -> None:
+        # In a process of its own: triton reads the variable once, when it is first imported.
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(laws)]
+        # Interpreted kernels take tensors on the CPU: no GPU may be seen.
+        environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        root = Path(__file__).resolve().parents[1]
+        done = subprocess.run(
+            command, env=environment, cwd=root, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+    return hold

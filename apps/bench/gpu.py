@@ -148,8 +148,8 @@ def make_parts(shares: int, worker: Worker) -> list[Part]:
     return [
         Part("checks", 120, lambda left: _checks(min(left, _CHECKS_S), shares)),
         measured("products", 15),
-        *(measured(f"fit {case.name}", 35) for case in gpu_sides.CASES),
-        *(measured(f"population {one.name}", 30) for one in gpu_population.POPULATIONS),
+        *(measured(f"fit {case.name}", 40) for case in gpu_sides.CASES),
+        *(measured(f"population {one.name}", one.seconds) for one in gpu_population.POPULATIONS),
         measured("evaluate", 25),
     ]
 
@@ -160,7 +160,6 @@ def make_jobs(settings: tuple[Path, int], matmul: dict[str, float]) -> dict[str,
     from apps.bench.gpu_time import event_seconds, matmul_rates
 
     data, rounds = settings
-    precisions = gpu_plan.precisions()
     peers = tuple(name for name, reason in gpu_fit.usable_peers().items() if reason is None)
     absent = tuple(f"{name} is left out: {reason}" for name, reason in gpu_fit.usable_peers().items() if reason)
 
@@ -168,9 +167,10 @@ def make_jobs(settings: tuple[Path, int], matmul: dict[str, float]) -> dict[str,
         return Outcome(tuple(_matmul_row(name, rate) for name, rate in matmul_rates(rounds).items()), absent)
 
     def fit(case: gpu_sides.Case) -> Callable[[float], Outcome]:
-        def run(_: float) -> Outcome:
+        def run(left: float) -> Outcome:
             broken: list[str] = []
-            rows = gpu_fit.measure(case, precisions, peers, matmul, rounds, event_seconds, broken.append)
+            names = gpu_plan.precisions(case.spec)
+            rows = gpu_fit.measure(case, names, peers, matmul, rounds, event_seconds, broken.append, left)
             return Outcome(tuple(rows), failures=tuple(broken))
 
         return run
@@ -178,7 +178,8 @@ def make_jobs(settings: tuple[Path, int], matmul: dict[str, float]) -> dict[str,
     def population(one: gpu_population.Population) -> Callable[[float], Outcome]:
         if not (data / one.file).is_file():
             return lambda _: Outcome(lines=(f"population {one.name}: left out, there is no {one.file} in {data}",))
-        return lambda _: Outcome(tuple(gpu_population.measure(one, data, precisions[0], matmul)))
+        names = gpu_plan.precisions(one.work.spec)
+        return lambda _: Outcome(tuple(gpu_population.measure(one, data, names, matmul)))
 
     return {
         "products": products,
@@ -193,15 +194,14 @@ def _checks(left: float, shares: int) -> Outcome:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from apps.bench import gpu_checks, gpu_evaluate, gpu_sides
-    from fitting.kernels import step_triton
+    from apps.bench import gpu_checks, gpu_evaluate, gpu_plan, gpu_sides
 
     sanitizer = gpu_checks.find_sanitizer()
     absent = () if sanitizer else ("compute-sanitizer is not installed: memcheck and racecheck are left out",)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     environment.pop("TRITON_INTERPRET", None)
     with ProcessPoolExecutor(shares, mp_context=get_context("spawn")) as pool:
-        work = [(case, name) for case in gpu_sides.CASES for name in step_triton.PRECISIONS]
+        work = [(case, name) for case in gpu_sides.CASES for name in gpu_plan.precisions(case.spec)]
         compiling = [pool.submit(compile_case, case, name) for case, name in work]
         compiling += [pool.submit(compile_evaluation, case) for case in gpu_evaluate.CASES]
         outcomes = gpu_checks.run_all(gpu_checks.checks(shares, sanitizer), left, environment)

@@ -2,7 +2,9 @@
 
 from apps.bench import gpu_evaluate, gpu_fit, gpu_population, gpu_sides
 from apps.bench.gpu_rows import GpuRow
-from fitting.kernels import step_triton, triton_tiles
+from fitting.config import FitConfig
+from fitting.kernels import halves_tiles, step_triton
+from neuralfields.spec import FieldSpec
 
 
 def planned() -> list[GpuRow]:
@@ -10,10 +12,11 @@ def planned() -> list[GpuRow]:
     return [*_matmul(), *_fits(), *_populations(), *_evaluations()]
 
 
-def precisions() -> tuple[str, ...]:
-    """All precisions of our products, the default first."""
-    default = triton_tiles.DEFAULT_PRECISION
-    return (default, *(name for name in step_triton.PRECISIONS if name != default))
+def precisions(spec: FieldSpec) -> tuple[str, ...]:
+    """All precisions of our products that such fields can be fitted in, the default first."""
+    default = halves_tiles.precision(spec, FitConfig())
+    have = [name for name in step_triton.PRECISIONS if name != "mixed" or halves_tiles.tile(spec, "mixed") is not None]
+    return (default, *(name for name in have if name != default))
 
 
 def _matmul() -> list[GpuRow]:
@@ -26,7 +29,7 @@ def _matmul() -> list[GpuRow]:
 def _fits() -> list[GpuRow]:
     rows = []
     for case in gpu_sides.CASES:
-        sides = [("triton", name, case.fields, case.steps) for name in precisions()]
+        sides = [("triton", name, case.fields, case.steps) for name in precisions(case.spec)]
         sides += [(name, gpu_fit.PEER_PRECISION, case.peers, 0) for name in gpu_fit.PEERS]
         for side, precision, fields, steps in sides:
             rows.append(
@@ -46,9 +49,11 @@ def _fits() -> list[GpuRow]:
 def _populations() -> list[GpuRow]:
     rows = []
     for one in gpu_population.POPULATIONS:
-        sides = [(gpu_population.OURS.format(backend="triton"), precisions()[0], one.count)]
-        sides += [(gpu_population.REFERENCE, "fp32", gpu_population.SAMPLE)]
-        sides += [("triton", name, gpu_population.SAMPLE) for name in step_triton.PRECISIONS]
+        names = precisions(one.work.spec)
+        sides = [(gpu_population.OURS.format(backend="triton"), names[0], one.count)]
+        if not one.stops:
+            sides += [(gpu_population.REFERENCE, "fp32", gpu_population.SAMPLE)]
+            sides += [("triton", name, gpu_population.SAMPLE) for name in names]
         for side, precision, fields in sides:
             rows.append(
                 GpuRow(

@@ -20,13 +20,14 @@ from neuralfields.spec import FieldSpec
 
 # Fields per file of the store: whole waves of programs on any card, a few files in all.
 _SHARD = 16384
-SAMPLE = 256
+SAMPLE = 1024
 
 
 @dataclass(frozen=True)
 class Population:
     """name; file: below the data folder; recipe and steps it is fitted with; splits: one store each; shape: (H, W, C)
-    of an image; count: images in all splits."""
+    of an image; count: images in all splits; stops: whether each field ends where the recipe says, instead of after so
+    many steps; seconds: what measuring it takes at most on an H100."""
 
     name: str
     file: str
@@ -35,6 +36,8 @@ class Population:
     splits: tuple[str, ...]
     shape: tuple[int, int, int]
     count: int
+    stops: bool = False
+    seconds: float = 45.0
 
     @property
     def work(self) -> Case:
@@ -45,47 +48,51 @@ class Population:
     @property
     def case(self) -> str:
         """'mnist, 2-32-32-1 @784, siren-mnist'."""
-        return f"{self.name}, {self.work.name}, {self.recipe}"
+        end = f", to {recipes.get(self.recipe).config.target_psnr:g} dB" if self.stops else ""
+        return f"{self.name}, {self.work.name}, {self.recipe}{end}"
 
 
-POPULATIONS = (
-    Population("mnist", "mnist.npz", "siren-mnist", 1000, ("train",), (28, 28, 1), 60_000),
-    Population("cifar10", "cifar10.npz", "implicit-zoo-cifar10", 500, ("train", "test"), (32, 32, 3), 12_000),
-)
+_MNIST = Population("mnist", "mnist.npz", "siren-mnist", 1000, ("train",), (28, 28, 1), 60_000)
+_SPLITS = ("train", "test")
+_CIFAR = Population("cifar10", "cifar10.npz", "implicit-zoo-cifar10", 500, _SPLITS, (32, 32, 3), 12_000, seconds=30)
+POPULATIONS = (_MNIST, _CIFAR, replace(_CIFAR, name="cifar10 whole recipe", steps=5000, stops=True, seconds=20))
 OURS, REFERENCE = "{backend}, disk to store", "torch.func"
 
 
 def measure(
-    population: Population, data: Path, precision: str, matmul: dict[str, float], backend: str = "triton"
+    population: Population, data: Path, precisions: tuple[str, ...], matmul: dict[str, float], backend: str = "triton"
 ) -> list[GpuRow]:
     """Fit a population once: its rate from disk to a written store, its mean PSNR, and that of float32 torch.
 
-    precision: that the backend resolves "auto" to. Raises FileNotFoundError where the file is not in the data folder.
+    precisions: of the backend, first that which "auto" is. Raises FileNotFoundError where the file is not in the data
+    folder.
     """
     path = data / population.file
     if not path.is_file():
         raise FileNotFoundError(f"data={data}: expected a folder with {population.file} in it")
     recipe = recipes.get(population.recipe)
-    config = replace(recipe.config, steps=population.steps, target_psnr=0.0, min_steps=0, backend=backend)
-    config = replace(config, shard=_SHARD, curve_every=population.steps)
-    warm_up(path, recipe, replace(config, steps=1, curve_every=1))
-    parts, quality = [], []
+    config = replace(recipe.config, steps=population.steps, backend=backend, shard=_SHARD, curve_every=population.steps)
+    if not population.stops:
+        config = replace(config, target_psnr=0.0, min_steps=0)
+    warm_up(path, recipe, replace(config, steps=1, min_steps=0, curve_every=1))
+    parts, quality, taken = [], [], 0
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
         for split in population.splits:
             parts.append(image.load(path, split=split))
             store = fit(parts[-1], recipe.spec_for(parts[-1]), config, out=Path(folder) / split)
             quality.append(store.column("psnr"))
+            taken += int(np.sum(store.column("steps")))
         seconds = time.perf_counter() - begin
     spec, psnr = recipe.spec_for(parts[0]), np.concatenate(quality)
     found = (len(psnr), (*parts[0].shape, parts[0].channels))
     if found != (population.count, population.shape):
         raise ValueError(f"{path} has {found[0]} images of {found[1]}: expected {population.count}, {population.shape}")
-    row = _row(population, seconds, float(psnr.mean()), matmul, precision, backend)
-    if backend != "triton":
+    row = _row(population, seconds, float(psnr.mean()), taken, matmul, precisions[0], backend)
+    if backend != "triton" or population.stops:
         return [row]
     sample = parts[0].select(slice(0, SAMPLE))
-    return [row, *_references(row, sample, spec, config, float(psnr[: len(sample)].mean()))]
+    return [row, *_references(row, sample, spec, config, precisions, float(psnr[: len(sample)].mean()))]
 
 
 def warm_up(path: Path, recipe: recipes.Recipe, config: FitConfig) -> None:
@@ -96,7 +103,13 @@ def warm_up(path: Path, recipe: recipes.Recipe, config: FitConfig) -> None:
 
 
 def _row(
-    population: Population, seconds: float, psnr: float, matmul: dict[str, float], precision: str, backend: str
+    population: Population,
+    seconds: float,
+    psnr: float,
+    taken: int,
+    matmul: dict[str, float],
+    precision: str,
+    backend: str,
 ) -> GpuRow:
     count, work = population.count, population.work
     row = GpuRow(
@@ -109,25 +122,28 @@ def _row(
         unit="images",
         seconds=seconds,
         rate=count / seconds,
-        tflops=work.flop * count * population.steps / seconds / 1e12,
+        tflops=work.flop * taken / seconds / 1e12,
         psnr=psnr,
-        note="one run, wall time; compiled before",
+        note=f"one run, wall time; compiled before; {taken / count:.0f} steps on average",
     )
     return matmul_of(row, matmul)
 
 
 def _references(
-    row: GpuRow, sample: image.ImageSignals, spec: FieldSpec, config: FitConfig, ours: float
+    row: GpuRow,
+    sample: image.ImageSignals,
+    spec: FieldSpec,
+    config: FitConfig,
+    precisions: tuple[str, ...],
+    ours: float,
 ) -> list[GpuRow]:
     """Float32 torch on the first images, and each precision of ours there: mean PSNR, nothing timed."""
-    from fitting.kernels import step_triton
-
     note = f"PSNR of the first {len(sample)} images; not timed; the run above has {ours:.2f} dB there"
     blank = replace(row, fields=len(sample), seconds=None, rate=None, tflops=None, share=None, ratio=None, note=note)
     quality = float(sample.quality(torch_fit(sample, spec, config))["psnr"].mean())
     found = [replace(blank, side=REFERENCE, precision="fp32", psnr=quality)]
     work = _work(sample, spec, config)
-    for name in step_triton.PRECISIONS:
+    for name in precisions:
         side = Ours(work, name, config)
         side.advance(config.steps)
         assert side.result is not None

@@ -38,6 +38,12 @@ class Case:
         return f"{self.dims} @{self.batch} of {self.points}" if self.batch else f"{self.dims} @{self.points}"
 
     @property
+    def spec(self) -> FieldSpec:
+        """The fields: sine, with the default frequencies."""
+        dims = parse_dims(self.dims)
+        return SIREN(dims[0], dims[-1], hidden=dims[1:-1])
+
+    @property
     def flop(self) -> int:
         """Matrix work of one step of one field."""
         return flop_per_point(parse_dims(self.dims)) * (self.batch or self.points)
@@ -72,8 +78,7 @@ class Work:
 
 def build(case: Case, count: int) -> Work:
     """The case for so many fields: a square grid for full batches in two dimensions, else random points."""
-    dims = parse_dims(case.dims)
-    spec = SIREN(dims[0], dims[-1], hidden=dims[1:-1])
+    spec, dims = case.spec, case.spec.dims
     generator = torch.Generator().manual_seed(0)
     side = math.isqrt(case.points)
     if case.batch == 0 and dims[0] == 2 and side * side == case.points:
@@ -127,7 +132,7 @@ class TorchFunc:
             coords, targets = self._points()
             gradients = self._gradients(self.parameters, coords, targets)
             for name, parameter in self.parameters.items():
-                parameter.grad = gradients[name]
+                parameter.grad = gradients[name].contiguous()  # as fused Adam asks; compiled ones may lie otherwise
             self.optimizer.step()
 
     def _points(self) -> tuple[Tensor, Tensor]:

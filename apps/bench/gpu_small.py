@@ -4,7 +4,7 @@ import sys
 
 from apps.bench.gpu_sides import Case, Ours, build
 
-# A broken tile of points, odd widths, full batch and sampled points, one and several hidden layers, both tiers.
+# A broken tile of points, odd widths, full batch and sampled points, one and several hidden layers, all tiers.
 CASES = (
     Case("2-17-3", 37, 0, 3, 3, 1),
     Case("3-33-20-1", 70, 21, 3, 3, 1),
@@ -39,7 +39,7 @@ def evaluate_all() -> list[str]:
 
 def main() -> int:
     """Run them all; 1 when one gives a number that is not finite."""
-    wrong = fit_all("auto") + evaluate_all()
+    wrong = fit_all("auto") + fit_all("tf32x3") + evaluate_all()
     print("\n".join(f"{name}: expected finite numbers" for name in wrong) or f"{len(CASES)} cases are finite")
     return 1 if wrong else 0
 

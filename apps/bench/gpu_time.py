@@ -12,7 +12,7 @@ from apps.bench.rows import quantile
 
 _SIZE = 8192
 # The product that a precision is held against: three of tf32 make one of tf32x3.
-_MATMUL = {"fp32": "fp32", "tf32": "tf32", "tf32x3": "tf32", "bf16": "bf16"}
+_MATMUL = {"fp32": "fp32", "tf32": "tf32", "tf32x3": "tf32", "mixed": "bf16", "bf16": "bf16"}
 
 
 def event_seconds(action: Callable) -> float:

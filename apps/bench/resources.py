@@ -11,16 +11,16 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from neuralfields.kernels.resources import ARCHS, SHARED_LIMIT, Choice, Resources, compile_all
+from neuralfields.kernels.resources import ARCHS, SHARED_LIMIT, Choice, Resources, asked, compile_all
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "triton-resources.md"
 # Kernel -> the module whose `shipped()` lists its choices; a new kernel is one line here.
 KERNELS = {
+    "halves": "fitting.kernels.halves_tiles",
     "resident": "fitting.kernels.triton_tiles",
     "streamed": "fitting.kernels.triton_streamed",
     "evaluate": "neuralfields.kernels.evaluate_tiles",
@@ -62,7 +62,7 @@ def shipped(kernel: str) -> list[Choice]:
 
 def fingerprint(choices: Sequence[Choice], root: Path = ROOT) -> str:
     """16 hex digits that change with the choices and with the code they are compiled from, not with its comments."""
-    text = [json.dumps([asdict(choice) for choice in choices], sort_keys=True)]
+    text = [json.dumps([asked(choice) for choice in choices], sort_keys=True)]
     text += [ast.unparse(_bare(path)) for path in sources(choices, root)]
     return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
 
@@ -96,7 +96,7 @@ def compiled(
     choices: Sequence[Choice], archs: Sequence[int], processes: int = 1, say: Callable[[str], None] | None = None
 ) -> Found:
     """Compile choices for chips. say: called with one line per result."""
-    work = [(choice, arch) for choice in choices for arch in archs]
+    work = [(choice, arch) for choice in choices for arch in archs if arch in choice.archs]
 
     def on_done(choice: Choice, arch: int, used: Resources) -> None:
         if say is not None:
@@ -168,7 +168,7 @@ def rows_of(text: str) -> dict[Key, tuple[str, ...]]:
 
 def stale(kernel: str, choices: Sequence[Choice], text: str) -> list[str]:
     """What the section of a kernel lacks or has too much, or that it is of other sources, one line each."""
-    rows, wanted = set(rows_of(text)), {(choice.label, arch) for choice in choices for arch in ARCHS}
+    rows, wanted = set(rows_of(text)), {(choice.label, arch) for choice in choices for arch in choice.archs}
     trouble = [f"{label}, sm_{arch}: not on the page" for label, arch in sorted(wanted - rows)]
     trouble += [f"{label}, sm_{arch}: on the page, but not shipped" for label, arch in sorted(rows - wanted)]
     if f"fingerprint {fingerprint(choices)}." not in text:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fitting.config import FitConfig
-from fitting.kernels import triton_tiles
+from fitting.kernels import halves_tiles, triton_tiles
 from fitting.kernels.task import OnProgress, StepResult, StepTask
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
@@ -16,7 +16,7 @@ from neuralfields.spec import FieldSpec
 _FIELDS = 2048
 _BYTES = 2**30
 MAX_WIDTH = 256
-PRECISIONS = ("fp32", "tf32x3", "tf32", "bf16")
+PRECISIONS = ("fp32", "tf32x3", "tf32", "mixed", "bf16")
 
 
 def missing() -> str | None:
@@ -37,7 +37,8 @@ def unsupported(spec: FieldSpec, config: FitConfig) -> str | None:
     """Why this backend cannot run such a fit, or None when it can."""
     if missing() is not None:
         return missing()
-    precision = getattr(config, "precision", "auto")
+    precision = config.precision
+    halves = f"only with up to {halves_tiles.MAX_WIDTH} units a layer and {halves_tiles.MAX_INPUTS} inputs"
     limits = (
         ("activation", repr(spec.activation), spec.activation in ("sine", "relu"), "it has sine and relu"),
         ("encoding", repr(spec.encoding), len(spec.shapes) == 2 * spec.num_layers, "it trains dense layers only"),
@@ -48,6 +49,7 @@ def unsupported(spec: FieldSpec, config: FitConfig) -> str | None:
         ("dtype", repr(config.dtype), config.dtype == "float32", "it has float32"),
         ("eikonal, normals", (config.eikonal, config.normals), not config.needs_gradient, "the torch backend has them"),
         ("precision", repr(precision), precision in ("auto", *PRECISIONS), f"it has auto, {', '.join(PRECISIONS)}"),
+        ("precision", repr(precision), precision != "mixed" or halves_tiles.tile(spec, "mixed") is not None, halves),
     )
     return next((f"{name}={value} ({accepted})" for name, value, ok, accepted in limits if not ok), None)
 
@@ -101,8 +103,11 @@ def _part_size(task: StepTask, lanes: int) -> int:
     """Fields per launch: an even share of every lane, but several waves of programs and a bounded piece of memory."""
     from fitting.kernels.triton_lanes import tier
 
-    scratch = tier(task.start.spec, task.config).scratch
+    chosen = tier(task.start.spec, task.config)
+    scratch = chosen.scratch + chosen.copies // 2
     own_points = task.encoded[0].numel() if task.encoded.ndim == 3 else 0
+    if own_points and chosen.copies:
+        own_points += task.encoded.shape[1] * halves_tiles.columns(task.encoded.shape[2]) * 3 // 2
     floats = 3 * task.start.spec.num_params + task.targets[0].numel() + own_points + scratch
     return max(1, min(max(_FIELDS, -(-len(task.ids) // lanes)), _BYTES // (4 * floats)))
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fitting.config import FitConfig
-from fitting.kernels import triton_streamed, triton_tiles
+from fitting.kernels import halves_tiles, triton_streamed, triton_tiles
 from fitting.kernels.task import StepTask
+from fitting.kernels.triton_halves import fit_halves
 from fitting.kernels.triton_resident import fit_resident
 from fitting.kernels.triton_streamed import fit_streamed
 from fitting.losses import psnr_to_mse
@@ -19,7 +20,10 @@ from neuralfields.spec import FieldSpec
 
 @dataclass(frozen=True)
 class Tier:
-    """The kernel that fits such fields: its compile-time arguments and those of its launch; scratch: floats a field."""
+    """The kernel that fits such fields: its compile-time arguments and those of its launch.
+
+    scratch: floats a field; copies: bfloat16 numbers a field, where the kernel takes its inputs and weights in parts.
+    """
 
     kernel: Any
     constants: dict[str, Any]
@@ -27,10 +31,17 @@ class Tier:
     num_warps: int
     num_stages: int
     maxnreg: int | None = None
+    copies: int = 0
 
 
 def tier(spec: FieldSpec, config: FitConfig) -> Tier:
-    """Resident where such fields fit in registers, else streamed."""
+    """In bfloat16 parts where the precision allows it, else resident where fields fit in registers, or streamed."""
+    name = halves_tiles.precision(spec, config)
+    halves = halves_tiles.tile(spec, name)
+    if halves is not None:
+        constants = halves_tiles.constants(spec, config, name)
+        scratch, copies = constants["SCRATCH"], constants["COPIES"]
+        return Tier(fit_halves, constants, scratch, halves.warps, 1, halves.registers, copies)
     tile = triton_tiles.resident(spec, triton_tiles.precision(config))
     if tile is not None:
         constants, scratch = triton_tiles.constants(spec, config), triton_tiles.scratch(spec, tile)
@@ -53,11 +64,12 @@ class Lane:
         self.stream = torch.cuda.Stream(device) if self.gpu else None
         self.staging: dict[str, Tensor] = {}
         self.results: dict[str, Tensor] = {}
+        self.tier = tier(task.start.spec, task.config)
         with torch.cuda.stream(self.stream):
             spec = task.start.spec
             self.rates = torch.from_numpy(rates(task)).to(device)
             self.channels = torch.tensor(spec.scale, dtype=torch.float32, device=device).square()
-            self.shared = None if task.encoded.ndim == 3 else self._send("encoded", task.encoded)
+            self.shared = None if task.encoded.ndim == 3 else self._inputs(task.encoded)
 
     def start(self, part: slice, flat: Tensor) -> None:
         """Queue the fit of the fields in `part` from their weights in flat (N, P)."""
@@ -65,7 +77,7 @@ class Lane:
         with torch.cuda.stream(self.stream):
             weights = self._send("weights", flat[part])
             ids = self._send("ids", torch.from_numpy(np.ascontiguousarray(task.ids[part], np.uint32).view(np.int32)))
-            encoded = self._send("encoded", task.encoded[part]) if self.shared is None else self.shared
+            encoded = self._inputs(task.encoded[part]) if self.shared is None else self.shared
             results = self._fit(weights, encoded, self._send("targets", task.targets[part]), ids)
             self.results = {name: self._fetch(name, value) for name, value in results.items()}
 
@@ -82,18 +94,19 @@ class Lane:
         return part, float(self.results["final"].mean())
 
     def _fit(self, weights: Tensor, encoded: Tensor, targets: Tensor, ids: Tensor) -> dict[str, Tensor]:
-        config, spec = self.task.config, self.task.start.spec
+        config = self.task.config
         fields, points, inputs = len(weights), encoded.shape[-2], encoded.shape[-1]
         columns = -(-config.steps // config.curve_every)
         curves = torch.full((fields, columns), float("nan"), device=self.device)
         taken = torch.empty(fields, dtype=torch.int32, device=self.device)
         final = torch.empty(fields, device=self.device)
-        chosen = tier(spec, config)
+        chosen = self.tier
         scratch = torch.zeros(fields * chosen.scratch, device=self.device)
         zero = torch.zeros(1, dtype=torch.int32, device=self.device)
+        copies = [torch.empty(fields * chosen.copies, dtype=encoded.dtype, device=self.device)] if chosen.copies else []
         chosen.kernel[(fields,)](
             weights, torch.zeros_like(weights), torch.zeros_like(weights), encoded, targets, ids,
-            self.rates, self.channels, taken, curves, final, scratch, zero,
+            self.rates, self.channels, taken, curves, final, scratch, *copies, zero,
             num_points=points,
             count=config.batch or points,
             coords_stride=0 if self.shared is not None else points * inputs,
@@ -114,6 +127,14 @@ class Lane:
             maxnreg=chosen.maxnreg,
         )  # fmt: skip
         return {"weights": weights, "taken": taken, "curves": curves, "final": final}
+
+    def _inputs(self, encoded: Tensor) -> Tensor:
+        """Inputs as the kernel takes them, on the device."""
+        sent = self._send("encoded", encoded)
+        if not self.tier.copies:
+            return sent
+        # Triton's interpreter, on the CPU, has no bfloat16: it takes bfloat16 values as float32.
+        return halves_tiles.spread(sent).to(torch.bfloat16 if self.gpu else torch.float32)
 
     def _send(self, name: str, value: Tensor) -> Tensor:
         """A copy on the device, by way of pinned memory."""

@@ -47,6 +47,7 @@ class Choice:
     num_stages: int
     maxnreg: int | None = None
     aligned: tuple[str, ...] | None = None
+    archs: tuple[int, ...] = ARCHS
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def compile_all(
     that does not compile.
     """
     folder = cache or Path(tempfile.gettempdir()) / f"neuralfields-resources-{os.getuid()}"
-    requests = [json.dumps({**asdict(choice), "arch": _known(arch), "cache": str(folder)}) for choice, arch in work]
+    requests = [json.dumps({**asked(choice), "arch": _known(arch), "cache": str(folder)}) for choice, arch in work]
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(processes) as pool:
         workers = [_Worker(scratch) for _ in range(min(processes, len(requests)))]
         idle = list(workers)
@@ -141,6 +142,11 @@ def compile_all(
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in workers:
                 worker.close()
+
+
+def asked(choice: Choice) -> dict[str, Any]:
+    """All that a compilation depends on, apart from the chip."""
+    return {name: value for name, value in asdict(choice).items() if name != "archs"}
 
 
 def name_of(kernel: Callable | Any) -> str:

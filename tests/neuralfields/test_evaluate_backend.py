@@ -1,10 +1,6 @@
 """Which backend `evaluate` takes: the decision with stand-in devices, and the kernels' side in Triton's interpreter."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -109,13 +105,5 @@ def test_on_the_cpu_nothing_but_a_request_asks_for_kernels(
         evaluate(fields, coords, backend="cuda")
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
-def test_laws_hold_under_the_interpreter() -> None:
-    # In a process of its own: triton reads the variable once, when it is first imported.
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(LAWS)]
-    # Interpreted kernels take tensors on the CPU: no GPU may be seen.
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        command, env=environment, cwd=LAWS.parents[2], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+def test_laws_hold_under_the_interpreter(hold_under_the_interpreter) -> None:
+    hold_under_the_interpreter(LAWS)

@@ -134,16 +134,16 @@ def test_a_population_is_fitted_from_file_to_store(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "some.npz", x_train=pixels[:4], y_train=np.arange(4), x_test=pixels[4:], y_test=np.arange(2))
     population = Population("some", "some.npz", "siren-mnist", 30, ("train", "test"), (8, 8, 1), 6)
-    (row,) = gpu_population.measure(population, tmp_path, "fp32", {"fp32": 1e12}, backend="torch")
+    (row,) = gpu_population.measure(population, tmp_path, ("fp32",), {"fp32": 1e12}, backend="torch")
     assert (row.fields, row.steps, row.case) == (6, 30, "some, 2-32-32-1 @64, siren-mnist")
     assert row.seconds is not None
     assert row.rate == pytest.approx(6 / row.seconds)
     assert row.psnr is not None
     assert 5 < row.psnr < 40
     with pytest.raises(ValueError, match="has 6 images of"):
-        gpu_population.measure(replace(population, count=7), tmp_path, "fp32", {}, backend="torch")
+        gpu_population.measure(replace(population, count=7), tmp_path, ("fp32",), {}, backend="torch")
     with pytest.raises(FileNotFoundError, match=r"expected a folder with other\.npz"):
-        gpu_population.measure(replace(population, file="other.npz"), tmp_path, "fp32", {}, backend="torch")
+        gpu_population.measure(replace(population, file="other.npz"), tmp_path, ("fp32",), {}, backend="torch")
 
 
 def test_the_float32_reference_of_a_population_is_torchs_fit() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fitting.config import FitConfig, Loss, Optimizer, Precision
-from fitting.kernels import step_torch, step_triton
+from fitting.kernels import step_torch, step_triton, triton_tiles
 from fitting.kernels.task import StepResult, StepTask
 from fitting.losses import per_field
 from fitting.schedule import learning_rates
@@ -88,15 +88,20 @@ def rms(x: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_fit_is_as_near_to_float64_as_torch_is(case: Case) -> None:
-    task = make_task(case)
-    exact, plain, result = step_torch.run(in_double(task)), step_torch.run(task), step_triton.run(task)
-    allowed = 2 * rms(plain.fields.flat() - exact.fields.flat()) + FLOOR
+    # Where registers do not hold float32 sums, and tf32x3 stands for them, three roundings stand for one.
+    spec = make_task(case, fields=1).start.spec
+    precision, times = ("fp32", 2) if triton_tiles.resident(spec, "fp32") is not None else ("tf32x3", 6)
+    task = make_task(case, precision=precision)
+    plain = step_torch.run(replace(task, config=replace(task.config, precision="fp32")))
+    exact, result = step_torch.run(in_double(task)), step_triton.run(task)
+    allowed = times * rms(plain.fields.flat() - exact.fields.flat()) + FLOOR
     error = rms(result.fields.flat() - exact.fields.flat())
     assert error <= allowed, f"weights are {error:.2e} from float64, allowed {allowed:.2e}"
     moved = rms(exact.fields.flat() - task.start.flat())
     assert error < 1e-3 * moved, "the fit hardly moved"
-    allowed = 2 * np.abs(plain.curves - exact.curves).max() + FLOOR
-    assert np.abs(result.curves - exact.curves).max() <= allowed
+    allowed = times * np.abs(plain.curves - exact.curves).max() + FLOOR
+    off = np.abs(result.curves - exact.curves).max()
+    assert off <= allowed, f"losses are {off:.2e} from float64, allowed {allowed:.2e}"
     assert (result.steps == task.config.steps).all()
 
 
@@ -105,14 +110,14 @@ def test_every_precision_fits(precision: str) -> None:
     task = make_task(Case((2, 17, 16, 3)), precision=precision)
     exact, result = step_torch.run(in_double(task)), step_triton.run(task)
     moved = rms(exact.fields.flat() - task.start.flat())
-    allowed = {"fp32": 1e-4, "tf32x3": 1e-4, "tf32": 0.05, "bf16": 0.2}[precision]
+    allowed = {"fp32": 1e-4, "tf32x3": 1e-4, "tf32": 0.05, "mixed": 0.05, "bf16": 0.2}[precision]
     assert rms(result.fields.flat() - exact.fields.flat()) <= allowed * moved
 
 
 @pytest.mark.parametrize("case", [Case((2, 7, 5, 2), points=20), Case((13, 9, 1), "relu", "bce")], ids=str)
 def test_gradients_agree_with_autograd_in_float64(case: Case) -> None:
     # The first Adam step with a huge eps is -lr * g / eps: the kernel's gradient, seen through its own update.
-    task = make_task(case, fields=1, steps=1, eps=1e6, weight_decay=0.0)
+    task = make_task(case, fields=1, steps=1, eps=1e6, weight_decay=0.0, precision="tf32x3")
     task = replace(task, lr=np.array([1e6], np.float32))
     flat = task.start.flat().double().requires_grad_()
     raw = forward_raw(FieldBatch.from_flat(task.start.spec, flat), task.encoded.double())

@@ -1,9 +1,5 @@
 """The CUDA evaluation: its laws under Triton's interpreter, and what it says where it cannot run."""
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,16 +12,8 @@ from neuralfields.testing import random_fields
 LAWS = Path(__file__).with_name("evaluate_laws.py")
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
-def test_laws_hold_under_the_interpreter() -> None:
-    # In a process of its own: triton reads the variable once, when it is first imported.
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(LAWS)]
-    # Interpreted kernels take tensors on the CPU: no GPU may be seen.
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        command, env=environment, cwd=LAWS.parents[3], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+def test_laws_hold_under_the_interpreter(hold_under_the_interpreter) -> None:
+    hold_under_the_interpreter(LAWS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,218 @@
+"""What the CUDA fitting kernel of bfloat16 parts is compiled with, and the columns that make its first layer exact.
+
+A float32 is the sum of three bfloat16 parts, x = x0 + x1 + x2. One product of bfloat16 matrices gives x w nearly as
+float32 does, when every input has a column for each of TERMS and a bias has one for each of its own parts.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fitting.config import FitConfig, Precision
+from fitting.kernels import triton_tiles
+from neuralfields.kernels.layout import layout, padded
+from neuralfields.kernels.resources import ARCHS, Choice
+from neuralfields.spec import Activation, FieldSpec
+
+MAX_INPUTS = 3
+MAX_WIDTH = 64
+DEFAULT: Precision = "mixed"
+PRECISIONS: tuple[Precision, ...] = ("mixed", "bf16")
+# (part of the input, part of the weight); what is left out is below 2^-24 of the product. Those of a weight's first
+# part come first, with a column of the bias's first part behind them: gradients are the sums over these.
+TERMS = ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2))
+
+# How every tile is compiled without a GPU: the precision, and whether points are drawn (for the longest of the losses).
+SHIPPED: tuple[tuple[Precision, bool], ...] = (("mixed", False), ("mixed", True), ("bf16", False))
+SIGNATURE = {"inputs": "*bf16", "copies": "*bf16", **{n: t for n, t in triton_tiles.SIGNATURE.items() if n != "coords"}}
+
+
+@dataclass(frozen=True)
+class HalvesTile:
+    """points: of one pass forward and backward; warps: of the program that fits a field; wait: first layers
+    whose activations wait for the backward pass in memory (the nearest caches) instead of registers; sums: whether
+    gradients of hidden weights are summed there; registers: most of a thread, where fewer than the compiler would take
+    leave room for more programs."""
+
+    points: int
+    warps: int
+    wait: int = 0
+    sums: bool = False
+    registers: int | None = None
+
+
+# Chip -> (activation, padded width, hidden layers, columns of an input, most outputs) -> tile: of those that spill
+# nothing there, the one that needs the fewest instructions for the warps it leaves room for; that of 2-32-32-1 is the
+# fastest of those timed on a card.
+Key = tuple[Activation, int, int, int, int]
+HALVES: dict[int, dict[Key, HalvesTile]] = {
+    90: {
+        ("sine", 16, 1, 16, 1): HalvesTile(64, 1),
+        ("sine", 16, 1, 16, 4): HalvesTile(32, 1),
+        ("sine", 16, 1, 32, 1): HalvesTile(32, 1),
+        ("sine", 16, 1, 32, 4): HalvesTile(32, 2),
+        ("sine", 16, 2, 16, 4): HalvesTile(32, 1),
+        ("sine", 16, 2, 32, 1): HalvesTile(32, 2),
+        ("sine", 16, 2, 32, 4): HalvesTile(32, 1),
+        ("sine", 16, 3, 16, 1): HalvesTile(32, 2),
+        ("sine", 16, 3, 16, 4): HalvesTile(32, 1),
+        ("sine", 16, 3, 32, 1): HalvesTile(32, 1),
+        ("sine", 16, 3, 32, 4): HalvesTile(32, 2),
+        ("sine", 32, 1, 16, 1): HalvesTile(16, 1),
+        ("sine", 32, 1, 16, 4): HalvesTile(32, 2),
+        ("sine", 32, 1, 32, 1): HalvesTile(16, 1),
+        ("sine", 32, 1, 32, 4): HalvesTile(32, 2),
+        ("sine", 32, 2, 16, 1): HalvesTile(32, 1),
+        ("sine", 32, 2, 16, 4): HalvesTile(32, 2),
+        ("sine", 32, 2, 32, 4): HalvesTile(64, 2),
+        ("sine", 32, 3, 16, 4): HalvesTile(32, 2),
+        ("sine", 32, 3, 32, 4): HalvesTile(32, 2),
+        ("sine", 64, 1, 16, 4): HalvesTile(64, 4),
+        ("sine", 64, 1, 32, 4): HalvesTile(64, 4),
+        ("sine", 64, 2, 16, 4): HalvesTile(64, 4),
+        ("sine", 64, 2, 32, 1): HalvesTile(64, 4),
+        ("sine", 64, 2, 32, 4): HalvesTile(128, 8),
+        ("sine", 64, 3, 16, 4): HalvesTile(64, 4, wait=2),
+        ("sine", 64, 3, 32, 4): HalvesTile(64, 4, wait=2, sums=True),
+        ("relu", 16, 1, 16, 4): HalvesTile(32, 1),
+        ("relu", 16, 1, 32, 4): HalvesTile(32, 2),
+        ("relu", 16, 2, 16, 4): HalvesTile(32, 1),
+        ("relu", 16, 2, 32, 4): HalvesTile(32, 1),
+        ("relu", 16, 3, 16, 4): HalvesTile(32, 2),
+        ("relu", 16, 3, 32, 4): HalvesTile(32, 1, wait=2),
+        ("relu", 32, 1, 16, 4): HalvesTile(32, 2),
+        ("relu", 32, 1, 32, 4): HalvesTile(32, 2),
+        ("relu", 32, 2, 16, 4): HalvesTile(32, 2),
+        ("relu", 32, 2, 32, 4): HalvesTile(32, 2),
+        ("relu", 32, 3, 16, 4): HalvesTile(32, 2),
+        ("relu", 32, 3, 32, 4): HalvesTile(32, 2),
+        ("relu", 64, 1, 16, 4): HalvesTile(64, 4),
+        ("relu", 64, 1, 32, 4): HalvesTile(64, 4),
+        ("relu", 64, 2, 16, 4): HalvesTile(64, 4),
+        ("relu", 64, 2, 32, 4): HalvesTile(64, 4, sums=True),
+        ("relu", 64, 3, 16, 4): HalvesTile(64, 4, wait=1, sums=True),
+        ("relu", 64, 3, 32, 4): HalvesTile(64, 4, wait=2, sums=True),
+    },
+}
+
+
+def chip() -> int:
+    """Whose tiles to take: 80, 90 or 100 for the first device; in Triton's interpreter, 90."""
+    if not torch.cuda.is_available():
+        return 90
+    return min(10 * torch.cuda.get_device_capability()[0], 100)
+
+
+def tile(spec: FieldSpec, precision: Precision) -> HalvesTile | None:
+    """The tile for such fields on this machine's chip, or None where this kernel does not have them there."""
+    if precision not in PRECISIONS or len(spec.shapes) != 2 * spec.num_layers or spec.dims[0] > MAX_INPUTS:
+        return None
+    like = (spec.activation, padded(max(spec.hidden)), len(spec.hidden), columns(spec.dims[0]))
+    tiles = HALVES.get(chip(), {})
+    fitting = [key for key in tiles if key[:4] == like and key[4] >= spec.out_dim]
+    return tiles[min(fitting)] if fitting else None
+
+
+def precision(spec: FieldSpec, config: FitConfig) -> Precision:
+    """The precision that such fields are fitted in: the fastest good one where the config says "auto"."""
+    if config.precision != "auto":
+        return config.precision
+    return DEFAULT if tile(spec, DEFAULT) is not None else triton_tiles.DEFAULT_PRECISION
+
+
+def columns(inputs: int) -> int:
+    """Columns of a row of inputs: one for every term of every input and every part of a bias, padded."""
+    return padded(len(TERMS) * inputs + 3)
+
+
+def parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three bfloat16 parts of float32 x, as float32; their sum is x but for 2^-25 of it."""
+    first = x.bfloat16().float()
+    second = (x - first).bfloat16().float()
+    return first, second, (x - first - second).bfloat16().float()
+
+
+def spread(x: Tensor) -> Tensor:
+    """Inputs (..., I) as rows of columns (..., K), float32 with bfloat16 values: terms, ones for biases, zeros."""
+    inputs, split = x.shape[-1], parts(x)
+    rows = x.new_zeros(*x.shape[:-1], columns(inputs))
+    for number, (part, _) in enumerate(TERMS):
+        first = number * inputs + (number > 2)
+        rows[..., first : first + inputs] = split[part]
+    rows[..., [3 * inputs, 6 * inputs + 1, 6 * inputs + 2]] = 1.0
+    return rows
+
+
+def copies(spec: FieldSpec, chosen: HalvesTile) -> int:
+    """bfloat16 numbers of one field: its parameters as the products take them (triton_halves._copy), then the
+    activations of a tile that wait in memory, and their derivatives."""
+    width, wide, above = padded(max(spec.hidden)), columns(spec.dims[0]), len(spec.hidden) - 1
+    waiting = 2 * chosen.wait * chosen.points * width
+    return width * wide + above * (2 * width**2 + width * wide) + 32 * width + 16 * wide + waiting
+
+
+def scratch(spec: FieldSpec, chosen: HalvesTile) -> int:
+    """Floats of scratch memory of one field: gradients as the parameters are; in blocks as the products make them;
+    losses, squared errors and gradients of the outputs' biases by points of a tile."""
+    width, depth = padded(max(spec.hidden)), len(spec.hidden)
+    blocks = (depth - 1) * width**2 + width * columns(spec.dims[0]) + 8 * depth * width
+    return -(-spec.num_params // 16) * 16 + blocks + (2 + spec.out_dim) * chosen.points
+
+
+def constants(spec: FieldSpec, config: FitConfig, precision: Precision) -> dict:
+    """The compile-time arguments of the kernel. Raises ValueError where there is no tile for such fields."""
+    chosen = tile(spec, precision)
+    if chosen is None:
+        raise ValueError(f"hidden={spec.hidden}, precision={precision!r}: expected one that HALVES has")
+    return _constants(spec, config, precision, chosen)
+
+
+def _constants(spec: FieldSpec, config: FitConfig, precision: Precision, chosen: HalvesTile) -> dict:
+    return {
+        "LAYOUT": layout(spec),
+        "WIDTH": padded(max(spec.hidden)),
+        "COLUMNS": columns(spec.dims[0]),
+        "TILE": chosen.points,
+        "SINE": spec.activation == "sine",
+        "LOSS": config.loss,
+        "SAMPLED": config.batch > 0,
+        "EXACT": precision == "mixed",
+        "COPIES": copies(spec, chosen),
+        "SCRATCH": scratch(spec, chosen),
+        "WAIT": chosen.wait,
+        "SUMS": chosen.sums,
+    }
+
+
+def shipped() -> list[Choice]:
+    """Every tile for its chips: in both precisions fitted to all points, in mixed also to drawn ones."""
+    chips: dict[tuple[Key, HalvesTile], list[int]] = {}
+    for arch, tiles in HALVES.items():
+        for key, chosen in tiles.items():
+            chips.setdefault((key, chosen), []).append(arch)
+    return [
+        choice(key, chosen, precision, drawn, tuple(archs))
+        for (key, chosen), archs in chips.items()
+        for precision, drawn in SHIPPED
+    ]
+
+
+def choice(key: Key, chosen: HalvesTile, precision: Precision, drawn: bool, archs: tuple[int, ...] = ARCHS) -> Choice:
+    """How the kernel is shipped with a tile, with as many inputs and outputs as the tile is for."""
+    activation, width, depth, wide, outputs = key
+    inputs = max(one for one in range(1, MAX_INPUTS + 1) if columns(one) == wide)
+    spec = FieldSpec(in_dim=inputs, out_dim=outputs, hidden=(width,) * depth, activation=activation)
+    config = FitConfig(loss="bce", batch=1024) if drawn else FitConfig()
+    points = f"{chosen.points} {'drawn ' if drawn else ''}points"
+    waiting = f", {chosen.wait} wait" if chosen.wait else ""
+    return Choice(
+        label=f"{'-'.join(map(str, spec.dims))} {activation}, {precision}, {points}{waiting}{', sums' * chosen.sums}",
+        kernel="fitting.kernels.triton_halves:fit_halves",
+        signature=SIGNATURE,
+        constants=_constants(spec, config, precision, chosen),
+        num_warps=chosen.warps,
+        num_stages=1,
+        maxnreg=chosen.registers,
+        archs=archs,
+    )

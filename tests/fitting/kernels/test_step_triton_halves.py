@@ -1,0 +1,63 @@
+"""The CUDA fitting kernel of bfloat16 parts: its laws under Triton's interpreter, and the columns that it is fed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fitting.config import FitConfig
+from fitting.kernels import halves_tiles, step_triton
+from neuralfields import encodings
+from neuralfields.spec import SIREN, ReLUField
+
+LAWS = Path(__file__).with_name("halves_laws.py")
+SPEC = SIREN(2, 1, hidden=(32, 32))
+
+
+def test_laws_hold_under_the_interpreter(hold_under_the_interpreter) -> None:
+    hold_under_the_interpreter(LAWS)
+
+
+@pytest.mark.parametrize("inputs", range(1, halves_tiles.MAX_INPUTS + 1))
+def test_a_product_of_columns_has_the_bits_of_a_float32_one(inputs: int) -> None:
+    generator = torch.Generator().manual_seed(inputs)
+    x = torch.rand(50, inputs, generator=generator) * 2 - 1
+    w, b = torch.randn(8, inputs, generator=generator), torch.randn(8, generator=generator)
+    weights = torch.zeros(8, halves_tiles.columns(inputs))
+    for number, (_, part) in enumerate(halves_tiles.TERMS):
+        first = number * inputs + (number > 2)
+        weights[:, first : first + inputs] = halves_tiles.parts(w)[part]
+    places = [3 * inputs, 6 * inputs + 1, 6 * inputs + 2]
+    weights[:, places] = torch.stack(halves_tiles.parts(b), dim=1)
+    rows = halves_tiles.spread(x)
+    assert torch.equal(rows, rows.bfloat16().float())
+    found, expected = rows.double() @ weights.double().T, x.double() @ w.double().T + b.double()
+    assert (found - expected).abs().max() < 2.0**-22 * (1 + inputs)
+
+
+def test_parts_are_the_number() -> None:
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    assert (torch.stack(halves_tiles.parts(x)).double().sum(0) - x).abs().max() <= 2.0**-24 * x.abs().max()
+
+
+def test_auto_is_mixed_where_the_kernel_has_such_fields() -> None:
+    assert halves_tiles.precision(SPEC, FitConfig()) == "mixed"
+    assert halves_tiles.precision(SPEC, FitConfig(precision="tf32")) == "tf32"
+    assert halves_tiles.precision(SIREN(2, 1, hidden=(128, 128)), FitConfig()) == "tf32x3"
+    assert halves_tiles.precision(ReLUField(3, 1, (16,), encodings.Positional(4)), FitConfig()) == "tf32x3"
+
+
+@pytest.mark.parametrize("spec", [SIREN(2, 1, hidden=(128, 128)), ReLUField(3, 1, (16,), encodings.Positional(4))])
+def test_mixed_is_refused_where_it_does_not_exist(spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_triton, "missing", lambda: None)
+    reason = step_triton.unsupported(spec, FitConfig(precision="mixed"))
+    assert reason == "precision='mixed' (only with up to 64 units a layer and 3 inputs)"
+    assert step_triton.unsupported(SPEC, FitConfig(precision="mixed")) is None
+
+
+def test_a_chip_takes_its_own_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, expected in (((8, 9), 80), ((9, 0), 90), ((12, 0), 100)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda c=capability: c)
+        assert halves_tiles.chip() == expected
+        assert (halves_tiles.tile(SPEC, "mixed") is not None) == (expected in halves_tiles.HALVES)
