@@ -27,7 +27,7 @@ SAMPLE = 1024
 class Population:
     """name; file: below the data folder; recipe and steps it is fitted with; splits: one store each; shape: (H, W, C)
     of an image; count: images in all splits; stops: whether each field ends where the recipe says, instead of after so
-    many steps; seconds: what measuring it takes at most on an H100."""
+    many steps; seconds: what measuring it may take."""
 
     name: str
     file: str

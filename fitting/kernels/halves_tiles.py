@@ -12,11 +12,11 @@ from torch import Tensor
 from fitting.config import FitConfig, Precision
 from fitting.kernels import triton_tiles
 from neuralfields.kernels.layout import layout, padded
-from neuralfields.kernels.resources import ARCHS, Choice
+from neuralfields.kernels.resources import Choice
 from neuralfields.spec import Activation, FieldSpec
 
 MAX_INPUTS = 3
-MAX_WIDTH = 64
+ACCEPTED = f"only on Hopper, with up to 64 units in each of up to 3 hidden layers and {MAX_INPUTS} inputs"
 DEFAULT: Precision = "mixed"
 PRECISIONS: tuple[Precision, ...] = ("mixed", "bf16")
 # (part of the input, part of the weight); what is left out is below 2^-24 of the product. Those of a weight's first
@@ -32,14 +32,12 @@ SIGNATURE = {"inputs": "*bf16", "copies": "*bf16", **{n: t for n, t in triton_ti
 class HalvesTile:
     """points: of one pass forward and backward; warps: of the program that fits a field; wait: first layers
     whose activations wait for the backward pass in memory (the nearest caches) instead of registers; sums: whether
-    gradients of hidden weights are summed there; registers: most of a thread, where fewer than the compiler would take
-    leave room for more programs."""
+    gradients of hidden weights are summed there."""
 
     points: int
     warps: int
     wait: int = 0
     sums: bool = False
-    registers: int | None = None
 
 
 # Chip -> (activation, padded width, hidden layers, columns of an input, most outputs) -> tile: of those that spill
@@ -198,7 +196,7 @@ def shipped() -> list[Choice]:
     ]
 
 
-def choice(key: Key, chosen: HalvesTile, precision: Precision, drawn: bool, archs: tuple[int, ...] = ARCHS) -> Choice:
+def choice(key: Key, chosen: HalvesTile, precision: Precision, drawn: bool, archs: tuple[int, ...]) -> Choice:
     """How the kernel is shipped with a tile, with as many inputs and outputs as the tile is for."""
     activation, width, depth, wide, outputs = key
     inputs = max(one for one in range(1, MAX_INPUTS + 1) if columns(one) == wide)
@@ -213,6 +211,5 @@ def choice(key: Key, chosen: HalvesTile, precision: Precision, drawn: bool, arch
         constants=_constants(spec, config, precision, chosen),
         num_warps=chosen.warps,
         num_stages=1,
-        maxnreg=chosen.registers,
         archs=archs,
     )

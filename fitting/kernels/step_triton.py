@@ -38,7 +38,7 @@ def unsupported(spec: FieldSpec, config: FitConfig) -> str | None:
     if missing() is not None:
         return missing()
     precision = config.precision
-    halves = f"only with up to {halves_tiles.MAX_WIDTH} units a layer and {halves_tiles.MAX_INPUTS} inputs"
+    halves = precision != "mixed" or halves_tiles.tile(spec, "mixed") is not None
     limits = (
         ("activation", repr(spec.activation), spec.activation in ("sine", "relu"), "it has sine and relu"),
         ("encoding", repr(spec.encoding), len(spec.shapes) == 2 * spec.num_layers, "it trains dense layers only"),
@@ -49,7 +49,7 @@ def unsupported(spec: FieldSpec, config: FitConfig) -> str | None:
         ("dtype", repr(config.dtype), config.dtype == "float32", "it has float32"),
         ("eikonal, normals", (config.eikonal, config.normals), not config.needs_gradient, "the torch backend has them"),
         ("precision", repr(precision), precision in ("auto", *PRECISIONS), f"it has auto, {', '.join(PRECISIONS)}"),
-        ("precision", repr(precision), precision != "mixed" or halves_tiles.tile(spec, "mixed") is not None, halves),
+        ("precision", repr(precision), halves, halves_tiles.ACCEPTED),
     )
     return next((f"{name}={value} ({accepted})" for name, value, ok, accepted in limits if not ok), None)
 

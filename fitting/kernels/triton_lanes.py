@@ -41,7 +41,7 @@ def tier(spec: FieldSpec, config: FitConfig) -> Tier:
     if halves is not None:
         constants = halves_tiles.constants(spec, config, name)
         scratch, copies = constants["SCRATCH"], constants["COPIES"]
-        return Tier(fit_halves, constants, scratch, halves.warps, 1, halves.registers, copies)
+        return Tier(fit_halves, constants, scratch, halves.warps, num_stages=1, copies=copies)
     tile = triton_tiles.resident(spec, triton_tiles.precision(config))
     if tile is not None:
         constants, scratch = triton_tiles.constants(spec, config), triton_tiles.scratch(spec, tile)

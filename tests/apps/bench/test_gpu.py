@@ -199,7 +199,9 @@ def test_what_a_late_check_has_started_ends_with_it(tmp_path: Path) -> None:
 
 def test_all_laws_are_checked_by_some_share() -> None:
     files = gpu_checks.law_files()
-    assert "triton_laws.py" in [path.name for path in files]
+    # Not test_laws.py, which is about how laws are run, and asks for fixtures that a card's machine may not have.
+    assert {path.name for path in files} >= {"triton_laws.py", "halves_laws.py", "streamed_laws.py", "evaluate_laws.py"}
+    assert not [path for path in files if path.name.startswith("test_")]
     names = [check.name for check in gpu_checks.checks(2, "/bin/sanitizer")]
     assert names == ["laws 1/2", "laws 2/2", "memcheck", "racecheck"]
     assert [check.name for check in gpu_checks.checks(1, None)] == ["laws 1/1"]

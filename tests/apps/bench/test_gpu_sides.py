@@ -122,6 +122,9 @@ def test_a_peer_that_breaks_is_left_out_with_a_line(
     assert (row.side, row.ratio) == ("triton", 1.0)
     assert capsys.readouterr().out == "2-9-8-2 @25: jax is left out: RuntimeError: no compiler\n"
     assert lines == ["fit 2-9-8-2 @25: triton, bad: ValueError: no such precision"]
+    (row,) = gpu_fit.measure(SMALL, ("tf32x3",), ("jax",), {}, 2, timed, lines.append, left=20.0)
+    assert (row.side, row.ratio) == ("triton", 1.0)
+    assert capsys.readouterr().out == "2-9-8-2 @25: jax is left out: it would take 7 s too long\n"
 
 
 def test_unknown_peers_are_refused() -> None:
@@ -144,6 +147,18 @@ def test_a_population_is_fitted_from_file_to_store(tmp_path: Path) -> None:
         gpu_population.measure(replace(population, count=7), tmp_path, ("fp32",), {}, backend="torch")
     with pytest.raises(FileNotFoundError, match=r"expected a folder with other\.npz"):
         gpu_population.measure(replace(population, file="other.npz"), tmp_path, ("fp32",), {}, backend="torch")
+
+
+def test_a_population_may_end_where_its_recipe_says(tmp_path: Path) -> None:
+    pixels = np.full((3, 8, 8, 3), 90, np.uint8)
+    np.savez(tmp_path / "some.npz", x_train=pixels, y_train=np.arange(3))
+    population = Population("some", "some.npz", "implicit-zoo-cifar10", 600, ("train",), (8, 8, 3), 3)
+    (row,) = gpu_population.measure(replace(population, stops=True), tmp_path, ("fp32",), {}, backend="torch")
+    assert row.case == "some, 2-64-64-3 @64, implicit-zoo-cifar10, to 30 dB"
+    assert row.note.endswith("; 500 steps on average")  # flat pictures are there by the least that the recipe takes
+    assert row.psnr is not None
+    assert row.psnr > 30
+    assert row.tflops == pytest.approx(population.work.flop * 3 * 500 / row.seconds / 1e12)
 
 
 def test_the_float32_reference_of_a_population_is_torchs_fit() -> None:

@@ -117,8 +117,8 @@ def test_a_field_stops_before_the_update_that_would_follow(monkeypatch: pytest.M
     stopped = step_triton.run(make_task(case, steps=12, target_psnr=target, **settings))
     assert (stopped.steps < 12).any()
     for field, steps in enumerate(stopped.steps):
-        whole = step_triton.run(make_task(case, steps=max(1, int(steps)), **settings))
         if 0 < steps < 12:
+            whole = step_triton.run(make_task(case, steps=int(steps), **settings))
             assert torch.equal(stopped.fields.flat()[field], whole.fields.flat()[field])
         seen = ~np.isnan(stopped.curves[field])
         assert np.array_equal(stopped.curves[field][seen], free.curves[field][: seen.sum()])

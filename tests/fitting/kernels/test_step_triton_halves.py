@@ -8,14 +8,14 @@ import torch
 from fitting.config import FitConfig
 from fitting.kernels import halves_tiles, step_triton
 from neuralfields import encodings
-from neuralfields.spec import SIREN, ReLUField
+from neuralfields.spec import SIREN, FieldSpec, ReLUField
 
 LAWS = Path(__file__).with_name("halves_laws.py")
 SPEC = SIREN(2, 1, hidden=(32, 32))
 
 
-def test_laws_hold_under_the_interpreter(hold_under_the_interpreter) -> None:
-    hold_under_the_interpreter(LAWS)
+def test_laws_hold_under_the_interpreter(failures_under_the_interpreter) -> None:
+    assert failures_under_the_interpreter(LAWS) == ""
 
 
 @pytest.mark.parametrize("inputs", range(1, halves_tiles.MAX_INPUTS + 1))
@@ -47,11 +47,19 @@ def test_auto_is_mixed_where_the_kernel_has_such_fields() -> None:
     assert halves_tiles.precision(ReLUField(3, 1, (16,), encodings.Positional(4)), FitConfig()) == "tf32x3"
 
 
-@pytest.mark.parametrize("spec", [SIREN(2, 1, hidden=(128, 128)), ReLUField(3, 1, (16,), encodings.Positional(4))])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SIREN(2, 1, hidden=(128, 128)),
+        SIREN(2, 1, hidden=(32,) * 4),
+        ReLUField(3, 1, (16,), encodings.Positional(4)),
+    ],
+)
 def test_mixed_is_refused_where_it_does_not_exist(spec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_triton, "missing", lambda: None)
     reason = step_triton.unsupported(spec, FitConfig(precision="mixed"))
-    assert reason == "precision='mixed' (only with up to 64 units a layer and 3 inputs)"
+    expected = "only on Hopper, with up to 64 units in each of up to 3 hidden layers and 3 inputs"
+    assert reason == f"precision='mixed' ({expected})"
     assert step_triton.unsupported(SPEC, FitConfig(precision="mixed")) is None
 
 
@@ -61,3 +69,16 @@ def test_a_chip_takes_its_own_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda c=capability: c)
         assert halves_tiles.chip() == expected
         assert (halves_tiles.tile(SPEC, "mixed") is not None) == (expected in halves_tiles.HALVES)
+
+
+def test_the_limits_that_are_said_are_those_of_the_tiles() -> None:
+    keys = [key for tiles in halves_tiles.HALVES.values() for key in tiles]
+    assert set(halves_tiles.HALVES) == {90}
+    assert (max(key[1] for key in keys), max(key[2] for key in keys)) == (64, 3)
+    # No hole below them: every activation, width, depth and number of inputs has a tile for four outputs.
+    for activation in ("sine", "relu"):
+        for width in (16, 32, 64):
+            for depth in (1, 2, 3):
+                for inputs in range(1, halves_tiles.MAX_INPUTS + 1):
+                    spec = FieldSpec(in_dim=inputs, out_dim=4, hidden=(width,) * depth, activation=activation)
+                    assert halves_tiles.tile(spec, "mixed") is not None, spec
