@@ -131,7 +131,9 @@ def load(options: FitViews) -> "ViewSignals":
         return views.load_many(path, options.split, options.limit, **about)  # type: ignore[arg-type]
     if options.split is not None or options.limit is not None:
         raise ValueError(f"source={options.source!r} is one scene: expected no split and no limit")
-    return views.from_scenes([views.load(path, **about)])  # type: ignore[arg-type]
+    reading = {"scale": options.scale, "holdout": options.holdout}
+    scene = views.load(path, **about)  # type: ignore[arg-type]
+    return views.from_scenes([scene], source=path.resolve().name, reading=reading)
 
 
 def model_spec(name: str) -> "FieldSpec":

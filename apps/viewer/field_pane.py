@@ -1,6 +1,5 @@
 """FieldPane: one field, with its figures, how it was fitted, and its weights; what it shows is a subclass's matter."""
 
-import shlex
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +12,7 @@ from apps.viewer.jobs import Job
 from apps.viewer.network_fields import NetworkFields
 from apps.viewer.pane import Pane
 from apps.viewer.prediction_folder import Prediction
+from apps.viewer.refit import refit
 from apps.viewer.session import nearest_position
 
 if TYPE_CHECKING:
@@ -136,22 +136,6 @@ def recipe(part: Part) -> str:
         + (f"\n\n```\n{command}\n```" if command else "")
         + (f"\n\nSource: {signal['source']}" if signal.get("source") else "")
     )
-
-
-def refit(part: Part) -> str | None:
-    """The command that fits a whole population again; None where a store does not say how: its recipe or its source is
-    not known, or it is of scenes, whose scale is not kept."""
-    signal, config, name = part.meta.get("signal") or {}, part.meta.get("config") or {}, part.meta.get("recipe")
-    if not signal.get("source") or not name or part.kind == "scenes":
-        return None
-    words = ["nf", "fit", {"pictures": "images", "shapes": "shapes"}[part.kind], str(signal["source"])]
-    if signal.get("split"):
-        words += ["--split", str(signal["split"])]
-    words += ["--recipe", str(name), "--hidden", *map(str, part.spec.hidden)]
-    for option in ("steps", "lr", "seed"):  # a recipe may have been followed with others than its own
-        if option in config:
-            words += [f"--{option}", str(config[option])]
-    return shlex.join([*words, "--out", "runs/again"])
 
 
 def curve_of(part: Part, row: int) -> np.ndarray | None:

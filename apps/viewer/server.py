@@ -93,7 +93,7 @@ class Viewer:
         spec = self.store.spec
         count = f"{len(self.store):,} field" + "s" * (len(self.store) != 1)
         if not self.store.complete:
-            count = f"{len(self.store):,} of {self.store.num_planned:,} fields, being fitted"
+            count = f"{len(self.store):,} of {self.store.num_planned:,} fields so far"
         return f"**{self.store.path.name}** — {count}  \n{spec.describe()}"
 
     def stop(self) -> None:

@@ -28,8 +28,9 @@ class ViewSignals:
     """N scenes, each what one field is fitted to.
 
     scenes: N view sets; labels (N,) int64 or None; names: N of them; ids (N,) uint32: what the randomness of a field
-    hangs on; classes: name of every label or None; failed: scenes that could not be read, with the reason. Raises
-    ValueError for other lengths.
+    hangs on; classes: name of every label or None; failed: scenes that could not be read, with the reason; reading: how
+    pictures were read, `scale` and `holdout` as in `load`, empty where that is not known. Raises ValueError for other
+    lengths.
     """
 
     scenes: tuple[ViewSet, ...]
@@ -40,6 +41,7 @@ class ViewSignals:
     split: str | None = None
     classes: tuple[str, ...] | None = None
     failed: dict[str, str] = field(default_factory=dict)
+    reading: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("labels", "names", "ids"):
@@ -81,6 +83,7 @@ class ViewSignals:
             "classes": None if self.classes is None else list(self.classes),
             "scenes": [scene.describe() for scene in self.scenes],
             "failed": self.failed,
+            "reading": self.reading,
         }
 
 
@@ -90,6 +93,8 @@ def from_scenes(
     *,
     split: str | None = None,
     classes: Sequence[str] | None = None,
+    source: str = "views",
+    reading: dict[str, float] | None = None,
 ) -> ViewSignals:
     """Make a population of scenes in memory; ids are positions plus 0 (train, None), 2^30 (test) or 2^31 (val).
 
@@ -100,7 +105,8 @@ def from_scenes(
     ids = (np.arange(len(scenes), dtype=np.int64) + ID_OFFSETS[split]).astype(np.uint32)
     own = None if labels is None else np.asarray(labels, np.int64)
     names = tuple(scene.name for scene in scenes)
-    return ViewSignals(tuple(scenes), own, names, ids, "views", split, None if classes is None else tuple(classes))
+    words = None if classes is None else tuple(classes)
+    return ViewSignals(tuple(scenes), own, names, ids, source, split, words, reading=reading or {})
 
 
 def load_many(
@@ -159,6 +165,7 @@ def load_many(
         split=split,
         classes=None if classes is None else tuple(classes),
         failed=failed,
+        reading={"scale": scale, "holdout": holdout},
     )
 
 

@@ -1,16 +1,21 @@
 """nf fit views, and nf render and nf mesh on radiance fields: from posed views to a store, and to pictures again."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 import trimesh
 
+from apps.viewer.collection import of_store
+from apps.viewer.refit import refit
 from neuralfields.store import open_store
 
 QUICK = ("--steps", 120, "--rays", 256, "--samples", 24, "--lr", 0.02, "--quiet")
@@ -55,6 +60,37 @@ def test_the_figures_of_a_fit_and_its_failures(nf, scenes: Path, view_store: Pat
     about = nf("info", view_store)
     assert "psnr_heldout" in about.out
     assert "broken: " in about.out
+
+
+@pytest.mark.parametrize("source", ["scenes", "scenes/ball"])
+def test_the_command_that_the_viewer_gives_fits_the_same_fields(nf, source, scenes: Path, tmp_path: Path, monkeypatch):
+    words = ("--steps", 3, "--rays", 16, "--samples", 8, "--lr", 0.01, "--seed", 2, "--batch", 1, "--init", "random")
+    read = ("--scale", 0.5, "--background", "black", "--holdout", 3, "--model", "triplane")
+    first, again = tmp_path / "first", tmp_path / "again"
+    fitted = nf("fit", "views", scenes.parent / source, *words, *read, "--out", first, "--quiet")
+    assert fitted.code == 0, fitted.err
+    command = shlex.split(refit(of_store(open_store(first))) or "")
+    assert command[:3] == ["nf", "fit", "views"]
+    assert command[-2] == "--out"
+    monkeypatch.chdir((scenes.parent / source).parent)
+    done = nf(*command[1:-1], again, "--quiet")
+    assert done.code == 0, done.err
+    before, after = open_store(first), open_store(again)
+    assert torch.equal(before[:].flat(), after[:].flat())
+    asked = [
+        {**store.meta, "signal": {**store.meta["signal"], "failed": sorted(store.meta["signal"]["failed"])}}
+        for store in (before, after)
+    ]
+    assert asked[0] == asked[1]  # what is said of a failure names its path, as it was given
+
+
+def test_the_viewer_gives_no_command_that_would_fit_something_else(view_store: Path) -> None:
+    part = of_store(open_store(view_store))
+    assert refit(part)
+    signal = part.meta["signal"]
+    grey = {**signal, "scenes": [{**scene, "background": [0.5, 0.5, 0.5]} for scene in signal["scenes"]]}
+    for meta in ({"signal": grey}, {"signal": {**signal, "reading": {}}}, {"recipe": "nerf"}, {"recipe": None}):
+        assert refit(replace(part, meta={**part.meta, **meta})) is None
 
 
 def test_one_scene_by_its_file_or_folder_is_a_population_of_one(nf, scenes: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import shlex
 import torch
 
 from apps.viewer.collection import of_store
-from apps.viewer.field_pane import refit
+from apps.viewer.refit import refit
 from neuralfields.store import open_store
 
 

@@ -60,7 +60,7 @@ def test_sessions_are_told_of_fields_as_they_land(writer, serve, monkeypatch):
     write(writer, 0)
     viewer = serve(open_store(writer.path))
     viewer._sessions[1] = watcher = Watcher(viewer)
-    assert "3 of 8 fields, being fitted" in viewer.headline()
+    assert "3 of 8 fields so far" in viewer.headline()
     for shard, count in ((1, 6), (2, 8)):
         write(writer, shard)
         until(lambda count=count: watcher.counts[-1:] == [count])
@@ -152,11 +152,11 @@ def test_a_browser_waits_and_sees_the_gallery_fill(chromium, tmp_path, monkeypat
         page.get_by_text("waiting for its first fields").wait_for()
         with StoreWriter(tmp_path / "later", SPEC, META, TOTAL, SIZE) as writer:
             write(writer, 0)
-            page.get_by_text("3 of 8 fields, being fitted").wait_for()
+            page.get_by_text("3 of 8 fields so far").wait_for()
             assert not page.get_by_text("waiting for its first fields").count()
             page.get_by_text("mean PSNR 20.00 dB").wait_for()
             write(writer, 1)
-            page.get_by_text("6 of 8 fields, being fitted").wait_for()
+            page.get_by_text("6 of 8 fields so far").wait_for()
             assert lobby.viewer is not None
             (session,) = lobby.viewer.sessions
             assert session.wait(30)
