@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fitting.view_pool import RayPool
-from neuralfields import inits, philox
+from neuralfields import inits, optimizers, philox
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import density
 from neuralfields.render.occupancy_grid import OccupancyGrid
@@ -108,7 +108,7 @@ class ViewRun:
         self.pool, self.spec, self.config, self.ids, self.background = pool, spec, config, ids, background
         start = inits.initial(spec, ids, config.init, config.seed)
         self.parameters = {n: v.detach().clone().requires_grad_() for n, v in start.parameters.items()}
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=config.lr, betas=_BETAS, eps=_EPS, fused=True)
+        self.optimizer = optimizers.Adam(self.parameters.values(), lr=config.lr, betas=_BETAS, eps=_EPS, fused=True)
         self.grid = OccupancyGrid.full(len(ids), config.grid, 2.0 / config.samples) if config.grid else None
         self.curves = torch.full((len(ids), -(-config.steps // config.curve_every)), float("nan"))
         self.step = 0

@@ -10,11 +10,17 @@ from torch import Generator, Tensor, nn
 Norm = Literal["batch", "layer", "none"]
 
 
+class Unset(nn.Linear):
+    """A linear layer whose values are left to its maker: the plain one draws them from the global seed, and torch's own
+    way to leave them (skip_init) imports sympy, 45 MB."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing."""
+
+
 def linear(num_in: int, num_out: int, generator: Generator) -> nn.Linear:
     """A linear layer, weights and biases uniform in +-1/sqrt(num_in), drawn from `generator`."""
-    layer: nn.Linear = nn.utils.skip_init(
-        nn.Linear, num_in, num_out
-    )  # the plain constructor draws from the global seed
+    layer = Unset(num_in, num_out)
     bound = 1.0 / math.sqrt(num_in)
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from neuralfields import philox
+from neuralfields import optimizers, philox
 from wsnets import checkpoint
 from wsnets.allocator import keep_freed_memory
 from wsnets.prefetch import ahead
@@ -316,7 +316,7 @@ def _optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    kind = optimizers.AdamW if config.optimizer == "adamw" else optimizers.Adam
     return kind(groups, lr=config.lr, weight_decay=config.weight_decay, amsgrad=config.amsgrad, fused=True)
 
 

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from neuralfields import symmetry
+from neuralfields import optimizers, symmetry
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import evaluate
 from neuralfields.symmetry import Element
@@ -132,7 +132,7 @@ def _descend(
     for piece in range(pieces):
         part = slice(piece * _AT_ONCE, (piece + 1) * _AT_ONCE)
         logits = [_start(fields[part], width, kinds) for width in fields.spec.hidden]
-        optimizer = torch.optim.Adam(logits, lr=config.lr)
+        optimizer = optimizers.Adam(logits, lr=config.lr)
         for step in range(config.steps):
             tau = config.tau * (config.tau_end / config.tau) ** (step / max(1, config.steps - 1))
             soft = [soft_moves(x, odd, tau, config.iterations) for x in _masked(logits, kinds)]

@@ -83,13 +83,14 @@ def ours(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], floa
     import torch
     from torch import nn
 
+    from neuralfields.optimizers import AdamW
     from wsnets import models
     from wsnets.features import Normaliser, weight_features
 
     settings, draws = models.kind(name)(), torch.Generator().manual_seed(0)
     model = models.build_reader(settings, fields.spec, 10, draws).train()
     options = {"lr": 1e-3, "weight_decay": 5e-4, "amsgrad": name in _AMSGRAD}
-    optimizer = torch.optim.AdamW(model.parameters(), **options, fused=True)
+    optimizer = AdamW(model.parameters(), **options, fused=True)
     mode = "none" if settings.normalise == "none" else "per_layer"
     normaliser, count = Normaliser.fit(mode, [fields]), len(fields)
     at_once = settings.fields_at_once or count

@@ -9,7 +9,7 @@ from torch import Tensor
 from fitting.config import FitConfig
 from fitting.kernels.task import OnProgress, StepResult, StepTask
 from fitting.losses import per_field, psnr_to_mse, surface_terms, value_mse
-from neuralfields import philox
+from neuralfields import optimizers, philox
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import encode, floats_per_point, forward_raw
 from neuralfields.spec import FieldSpec
@@ -106,7 +106,7 @@ def _update(
 
 def make_optimizer(parameters: list[Tensor], config) -> torch.optim.Optimizer:
     """Adam (L2) or AdamW (decoupled) as the config says."""
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    kind = optimizers.AdamW if config.optimizer == "adamw" else optimizers.Adam
     return kind(
         parameters,
         lr=config.lr,

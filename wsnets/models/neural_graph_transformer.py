@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from neuralfields.spec import FieldSpec
 from neuralfields.symmetry import Kind
 from wsnets.features import NormaliserMode, WeightFeatures
+from wsnets.heads import Unset
 from wsnets.models.neural_graph_attention import attend, pair_sum, scatter
 from wsnets.models.neural_graph_features import GraphInput, mlp, permutation_only
 
@@ -91,7 +92,7 @@ class TransformerConfig:
 
 def xavier(num_in: int, num_out: int, generator: Generator, bias: bool = True) -> nn.Linear:
     """A linear layer, weights uniform in +-sqrt(6 / (num_in + num_out)), biases 0 (Glorot and Bengio, AISTATS 2010)."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, num_in, num_out, bias=bias)
+    layer = Unset(num_in, num_out, bias=bias)
     bound = math.sqrt(6.0 / (num_in + num_out))
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from wsnets.heads import linear
+from wsnets.heads import Unset, linear
 
 Group = Literal["sign", "scale", "permutation"]
 Place = Literal["first", "hidden", "last"]
@@ -91,7 +91,7 @@ class Product:
 
 def matrix(num_in: int, num_out: int, generator: Generator) -> nn.Linear:
     """A linear map without bias, uniform in +-1/sqrt(num_in), drawn from `generator`."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, num_in, num_out, bias=False)
+    layer = Unset(num_in, num_out, bias=False)
     with torch.no_grad():
         layer.weight.uniform_(-1.0 / math.sqrt(num_in), 1.0 / math.sqrt(num_in), generator=generator)
     return layer
