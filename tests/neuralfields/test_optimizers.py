@@ -51,5 +51,7 @@ def test_steps_are_those_of_torch(name, options):
 
 @pytest.mark.parametrize("name", ["mlp", "dws", "ng_t", "scale_gmn"])
 def test_training_imports_neither_the_compiler_nor_its_algebra(name):
-    done = subprocess.run([sys.executable, "-c", TRAINING.format(name=name)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING.format(name=name)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

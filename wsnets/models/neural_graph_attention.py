@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from wsnets.kernels.native import takes
+from wsnets.kernels.relations import Relate
+
 
 def attend(edges: Tensor, weight: Tensor, nodes: tuple[Tensor, Tensor, Tensor], scale: float) -> tuple[Tensor, Tensor]:
     """Relational attention. With a_hij = softmax_j(scale (q_hi + A_h e_ij) . (k_hj + B_h e_ij)):
@@ -21,8 +24,8 @@ def attend(edges: Tensor, weight: Tensor, nodes: tuple[Tensor, Tensor, Tensor], 
     "Relational attention", ICLR 2023.
     """
     with torch.autocast(edges.device.type, enabled=False):
-        same = (x.to(weight.dtype) for x in nodes)
-        return _Attend.apply(edges.to(weight.dtype), weight, *same, scale)  # type: ignore[return-value]
+        same = (edges.to(weight.dtype), weight, *(x.to(weight.dtype) for x in nodes), scale)
+        return (Relate if takes(weight) else _Attend).apply(*same)  # type: ignore[return-value]
 
 
 def pair_sum(maps: Tensor, sources: Tensor, targets: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from tests.wsnets.kernels.exactness import assert_all_as_exact
 from wsnets.kernels import native
 from wsnets.kernels.attention import add_set_attention
 from wsnets.models.dws_functions import SetAttention
@@ -67,23 +68,16 @@ def _values(inputs, heads: int, start: Tensor, gradient: Tensor, isa: str | None
 def test_values_and_gradients_are_as_exact_as_torchs(
     case: tuple[int, ...], size: float, isa: str, generator: Generator
 ):
-    """Error against float64 at most twice torch's in float32, measured over several draws: one alone may be lucky."""
     heads, targets, out = case[1], case[3], case[1] * case[2]
-    ours, theirs = torch.zeros(7, dtype=torch.float64), torch.zeros(7, dtype=torch.float64)
+    draws = []
     for _ in range(8):
         inputs = _inputs(case, generator, size)
         shape = (targets, out, *case[4:])
         start, gradient = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
         exact = _values(inputs, heads, start, gradient, None)
         single = ([x.float() for x in inputs], heads, start.float(), gradient.float())
-        for errors, found in ((ours, _values(*single, isa)), (theirs, _values(*single, None))):
-            errors += torch.stack([_error(a, b) for a, b in zip(found, exact, strict=True)])
-    floor = 4 * torch.finfo(torch.float32).eps
-    assert bool((ours <= 2 * theirs + floor).all()), f"ours {ours.tolist()}, torch {theirs.tolist()}"
-
-
-def _error(x: Tensor, exact: Tensor) -> Tensor:
-    return (x.double() - exact).norm() / exact.norm().clamp_min(1e-30)
+        draws.append((_values(*single, isa), _values(*single, None), exact))
+    assert_all_as_exact(draws)
 
 
 @pytest.mark.parametrize("isa", ISAS)

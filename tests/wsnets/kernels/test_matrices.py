@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from tests.wsnets.kernels.exactness import assert_as_exact
 from wsnets.kernels import matrices, native
 from wsnets.models import dws_functions
 from wsnets.models.dws_functions import MatrixMap, Spread, Statistics
@@ -21,18 +22,6 @@ SHAPES = [(3, 32, 32, 32, 32), (1, 1, 1, 1, 1), (5, 3, 7, 5, 9), (2, 33, 5, 16, 
 
 def _draw(*shape: int, generator: Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def _error(x: Tensor, exact: Tensor) -> Tensor:
-    return (x.double() - exact).norm() / exact.norm().clamp_min(1e-30)
-
-
-def _assert_as_exact(ours: list[Tensor], torchs: list[Tensor], exact: list[Tensor]) -> None:
-    """Error against float64 at most twice torch's in float32, or a few roundings where torch has almost none."""
-    floor = 4 * torch.finfo(torch.float32).eps
-    for mine, theirs, right in zip(ours, torchs, exact, strict=True):
-        assert mine.shape == right.shape
-        assert _error(mine, right) <= 2 * _error(theirs, right) + floor
 
 
 def _map(given: list[Tensor], gradients: list[Tensor], pool: str, kind: str, isa: str | None) -> list[Tensor]:
@@ -68,7 +57,7 @@ def test_maps_and_their_gradients_are_as_exact_as_torchs(shape: tuple[int, ...],
         if kind == "batch" and n * num_rows * num_columns == 1:
             continue  # one value has no variance
         exact, theirs = _map(given, gradients, pool, kind, None), _map(*single, pool, kind, None)
-        _assert_as_exact(_map(*single, pool, kind, isa), theirs, exact)
+        assert_as_exact(_map(*single, pool, kind, isa), theirs, exact)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -85,10 +74,10 @@ def test_spreading_and_moments_are_torchs(shape: tuple[int, ...], isa: str, gene
         return [y.detach(), *torch.autograd.grad(y, (z, rows, columns), gradient.to(y.dtype))]
 
     single = [x.float() for x in given]
-    _assert_as_exact(spread(single, matrices.SpreadMatrix, isa), spread(single, Spread), spread(given, Spread))
+    assert_as_exact(spread(single, matrices.SpreadMatrix, isa), spread(single, Spread), spread(given, Spread))
     shifted = [x + 3.0 for x in (given[0], single[0])]
     exact, theirs = (list(dws_functions.moments(y, (0, 1, 2))) for y in shifted)
-    _assert_as_exact(list(matrices.moments(shifted[1], isa)), theirs, exact)
+    assert_as_exact(list(matrices.moments(shifted[1], isa)), theirs, exact)
 
 
 def test_a_field_alone_is_the_field_in_a_batch_and_threads_change_nothing(generator: Generator):

@@ -30,12 +30,6 @@ struct HeadSpace {
           scaled(make_buffer(static_cast<std::ptrdiff_t>(channels + 1) * padded)), level(make_buffer(padded)) {}
 };
 
-NF_INLINE float largest_lane(vec v) {
-    float largest = v[0];
-    for (int i = 1; i < kLanes; ++i) largest = v[i] > largest ? v[i] : largest;
-    return largest;
-}
-
 // Largest squared length of any column.
 inline float largest_length(const Head& head, const float* x) {
     vec largest{};

@@ -9,6 +9,8 @@
     void map_matrices(const Matrices&);                           \
     void map_matrices_back(const Matrices&, const MatrixGradients&); \
     void work_on_entries(const Entries&);                         \
+    void relate(const Relations&);                                \
+    void relate_back(const Relations&, const RelationGradients&); \
     }
 NF_DECLARE(baseline)
 #if defined(NF_X86)

@@ -24,10 +24,13 @@ struct Isa {
     void (*map)(const nf::Matrices&);
     void (*map_back)(const nf::Matrices&, const nf::MatrixGradients&);
     void (*entries)(const nf::Entries&);
+    void (*relate)(const nf::Relations&);
+    void (*relate_back)(const nf::Relations&, const nf::RelationGradients&);
 };
 
 #define NF_COPY(isa) \
-    {#isa, nf::isa::attend_sets, nf::isa::attend_sets_back, nf::isa::map_matrices, nf::isa::map_matrices_back, nf::isa::work_on_entries}
+    {#isa, nf::isa::attend_sets, nf::isa::attend_sets_back, nf::isa::map_matrices, nf::isa::map_matrices_back, \
+     nf::isa::work_on_entries, nf::isa::relate, nf::isa::relate_back}
 
 std::vector<Isa> available() {  // fastest first
     std::vector<Isa> list;
@@ -244,6 +247,66 @@ void affine(Floats y, Floats x, Floats scale, Floats slope, Floats level, int th
     chosen.entries(e);
 }
 
+nf::Relations relations_of(const ReadFloats& edges, const ReadFloats& weight, const ReadFloats& q, const ReadFloats& k,
+                           const ReadFloats& v, float scale, const Floats& values, const Floats& gathered,
+                           const Optional& attention, const Optional& mixed, int threads) {
+    expect(edges.ndim() == 4 && edges.size() > 0, "edges: expected (N, I, V, E), none of them zero");
+    expect(weight.ndim() == 4 && weight.size() > 0 && weight.shape(0) == 3 && weight.shape(3) == edges.shape(3),
+           "weight: expected (3, H, D, E)");
+    expect(threads >= 1, "threads: expected 1 or more");
+    const auto n = static_cast<std::int64_t>(edges.shape(0)), rows = static_cast<std::int64_t>(edges.shape(1)),
+               nodes = static_cast<std::int64_t>(edges.shape(2)), width = static_cast<std::int64_t>(edges.shape(3)),
+               heads = static_cast<std::int64_t>(weight.shape(1)), size = static_cast<std::int64_t>(weight.shape(2));
+    expect(has_shape(q, {heads, size, n, rows}) && has_shape(values, {heads, size, n, rows}), "q, values: expected (H, D, N, I)");
+    expect(has_shape(k, {heads, size, n, nodes}) && has_shape(v, {heads, size, n, nodes}), "k, v: expected (H, D, N, V)");
+    expect(has_shape(gathered, {n, rows, heads, width}), "gathered: expected (N, I, H, E)");
+    expect(attention.has_value() == mixed.has_value() &&
+               (!mixed.has_value() || (has_shape(*attention, {n, rows, heads, nodes}) && has_shape(*mixed, {n, rows, heads, size, width}))),
+           "attention, mixed: expected (N, I, H, V) and (N, I, H, D, E), or None");
+    nf::Relations p{};
+    p.num_fields = n;
+    p.num_rows = static_cast<int>(rows);
+    p.num_nodes = static_cast<int>(nodes);
+    p.num_heads = static_cast<int>(heads);
+    p.head_size = static_cast<int>(size);
+    p.width = static_cast<int>(width);
+    p.threads = threads;
+    p.scale = scale;
+    p.edges = edges.data();
+    p.weight = weight.data();
+    p.q = q.data();
+    p.k = k.data();
+    p.v = v.data();
+    p.values = values.data();
+    p.gathered = gathered.data();
+    p.attention = data(attention);
+    p.mixed = data(mixed);
+    return p;
+}
+
+void relate(ReadFloats edges, ReadFloats weight, ReadFloats q, ReadFloats k, ReadFloats v, float scale, Floats values,
+            Floats gathered, Optional attention, Optional mixed, int threads, const std::string& isa) {
+    const nf::Relations p = relations_of(edges, weight, q, k, v, scale, values, gathered, attention, mixed, threads);
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.relate(p);
+}
+
+void relate_back(ReadFloats edges, ReadFloats weight, ReadFloats q, ReadFloats k, ReadFloats v, float scale, Floats d_values,
+                 Floats d_gathered, Floats attention, Floats mixed, Floats d_edges, Floats d_weight, Floats d_q, Floats d_k,
+                 Floats d_v, int threads, const std::string& isa) {
+    const nf::Relations p =
+        relations_of(edges, weight, q, k, v, scale, d_values, d_gathered, Optional(attention), Optional(mixed), threads);
+    expect(d_edges.size() == edges.size() && d_weight.size() == weight.size() && d_q.size() == q.size() &&
+               d_k.size() == k.size() && d_v.size() == v.size(),
+           "gradients: expected the sizes of what they belong to");
+    const nf::RelationGradients g{d_values.data(), d_gathered.data(), d_edges.data(), d_weight.data(),
+                                  d_q.data(), d_k.data(), d_v.data()};
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.relate_back(p, g);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -278,4 +341,8 @@ NB_MODULE(_native, m) {
     m.def("moments", &with_sides<nf::EntriesWork::moments>, same, same, same, any, any,
           "Write means and sums of squared distances of every field.");
     m.def("affine", &affine, same, same, same, same, same, any, any, "y <- y scale + x slope + level.");
+    m.def("relate", &relate, same, same, same, same, same, any, same, same, same_or_none, same_or_none, any, any,
+          "Attend along edges; keep what the gradient needs.");
+    m.def("relate_back", &relate_back, same, same, same, same, same, any, same, same, same, same, same, same, same, same,
+          same, any, any, "Write the gradients.");
 }

@@ -56,4 +56,21 @@ struct Entries {
     const float *x, *scale, *slope, *level;
 };
 
+// Attention of I nodes over V, C = H D channels of all heads, edges e (N, I, V, E); see relations.hpp.
+struct Relations {
+    std::int64_t num_fields;
+    int num_rows, num_nodes, num_heads, head_size, width;  // I, V, H, D, E
+    int threads;
+    float scale;                            // of a score
+    const float *edges, *weight;            // weight (3, C, E): of queries, keys, factors of values
+    const float *q, *k, *v;                 // (C, N, I), (C, N, V), (C, N, V)
+    float *values, *gathered;               // (C, N, I), (N, I, H, E)
+    float *attention, *mixed;               // kept for the gradient: (N, I, H, V), (N, I, C, E); or null
+};
+
+struct RelationGradients {
+    const float *values, *gathered;         // given
+    float *edges, *weight, *q, *k, *v;
+};
+
 }  // namespace nf

@@ -1,0 +1,30 @@
+"""How exact a kernel is, beside torch in the same precision."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+_FLOOR = 4 * torch.finfo(torch.float32).eps  # where torch has almost no error
+
+
+def error(x: Tensor, exact: Tensor) -> Tensor:
+    """Relative error in the Frobenius norm."""
+    return (x.double() - exact).norm() / exact.norm().clamp_min(1e-30)
+
+
+def assert_as_exact(ours: list[Tensor], theirs: list[Tensor], exact: list[Tensor]) -> None:
+    """Error against float64 at most twice torch's in float32, or a few roundings."""
+    assert_all_as_exact([(ours, theirs, exact)])
+
+
+def assert_all_as_exact(draws: Iterable[tuple[list[Tensor], list[Tensor], list[Tensor]]]) -> None:
+    """The same of the mean error over several draws, each ours, torch's and exact: one alone may be lucky."""
+    found = [(_errors(ours, exact), _errors(theirs, exact)) for ours, theirs, exact in draws]
+    mine, torchs = (torch.stack(errors).mean(0) for errors in zip(*found, strict=True))
+    assert bool((mine <= 2 * torchs + _FLOOR).all()), f"ours {mine.tolist()}, torch {torchs.tolist()}"
+
+
+def _errors(found: list[Tensor], exact: list[Tensor]) -> Tensor:
+    assert [x.shape for x in found] == [x.shape for x in exact]
+    return torch.stack([error(x, right) for x, right in zip(found, exact, strict=True)])
