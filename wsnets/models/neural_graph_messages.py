@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from wsnets.kernels import messages
+from wsnets.kernels.native import takes
+
 _MIN_VARIANCE = 1e-5  # of messages: up to it their standard deviation counts as 0 and has no gradient
 
 
@@ -78,6 +81,10 @@ class Layout:
             if count * b.stop <= num_edges
         ]
 
+    def first_nodes(self, block: Block) -> tuple[int, int]:
+        """First node of a block's targets, and of its sources."""
+        return sum(self.dims[: block.target]), sum(self.dims[: block.source])
+
     def degrees(self, num_edges: int) -> list[int]:
         """Number of messages into every node (V), where only the first `num_edges` of a field's edges carry one."""
         degrees = [0] * len(self.dims)
@@ -103,65 +110,91 @@ def update(edges: Tensor, nodes: Tensor, layout: Layout) -> Tensor:
 class _Aggregate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, modulation: Tensor, nodes: Tensor, layout: Layout) -> Tensor:
-        count, width = len(nodes), nodes.shape[2] // 2
-        messages = modulation.new_empty((len(modulation), width))
-        targets, sources = (layout.split_nodes(part) for part in nodes.split_with_sizes((width, width), 2))
-        statistics = nodes.new_zeros((count, nodes.shape[1], 4, width))
-        layers, reached = layout.split_nodes(statistics), set()
-        rows = (layout.split_edges(x, count) for x in (modulation, messages))
-        for block, change, m in zip(layout.blocks, *rows, strict=False):
-            scale, shift = change.split_with_sizes((width, width), 3)
-            torch.add(targets[block.target].unsqueeze(2), sources[block.source].unsqueeze(1), out=m)
-            torch.addcmul(shift, scale, m, out=m)
-            total, low, high, squares = layers[block.target].unbind(2)
-            if block.target in reached:
-                torch.minimum(low, m.amin(2), out=low)
-                torch.maximum(high, m.amax(2), out=high)
+        count, native = len(nodes), takes(modulation) and takes(nodes)
+        modulation, nodes = modulation.contiguous(), nodes.contiguous()
+        statistics = nodes.new_zeros((count, nodes.shape[1], 4, nodes.shape[2] // 2))
+        reached: set[int] = set()
+        for block, change in zip(layout.blocks, layout.split_edges(modulation, count), strict=False):
+            is_first = block.target not in reached
+            if native:
+                messages.gather(change, nodes, statistics, layout.first_nodes(block), is_first)
             else:
-                low.copy_(m.amin(2))
-                high.copy_(m.amax(2))
-            total += m.sum(2)
-            squares += (m * m).sum(2)
+                _gather(change, nodes, statistics, layout, block, is_first)
             reached.add(block.target)
         degrees = nodes.new_tensor(layout.degrees(len(modulation) // count)).clamp_min_(1.0).unsqueeze(1)
         mean, _, _, spread = statistics.unbind(2)
         mean /= degrees
         spread.div_(degrees).addcmul_(mean, mean, value=-1.0)
         spread.masked_fill_(spread <= _MIN_VARIANCE, 0.0).sqrt_()
-        ctx.save_for_backward(modulation, nodes, messages, statistics, degrees)
-        ctx.layout = layout
+        ctx.save_for_backward(modulation, nodes, statistics, degrees)
+        ctx.layout, ctx.native = layout, native
         return statistics.flatten(2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        modulation, nodes, messages, statistics, degrees = ctx.saved_tensors
-        layout, count, width = ctx.layout, len(nodes), messages.shape[1]
+        modulation, nodes, statistics, degrees = ctx.saved_tensors
+        layout, count = ctx.layout, len(nodes)
         d_modulation, d_nodes = torch.empty_like(modulation), torch.zeros_like(nodes)
-        targets, sources = (layout.split_nodes(part) for part in nodes.split_with_sizes((width, width), 2))
-        d_targets, d_sources = (layout.split_nodes(part) for part in d_nodes.split_with_sizes((width, width), 2))
-        rows = [layout.split_edges(x, count) for x in (messages, modulation, d_modulation)]
-        # A message's gradient: offset + slope * message, plus all of an extreme's where it is the extreme, tie or not.
-        mean, *extremes, spread = statistics.unsqueeze(2).unbind(3)
-        d_mean, *d_extremes, d_spread = gradients[0].view(statistics.shape).unsqueeze(2).unbind(3)
-        degrees = degrees.unsqueeze(1)
+        mean, _, _, spread = statistics.unbind(2)
+        d_mean, *d_extremes, d_spread = gradients[0].view(statistics.shape).unbind(2)
         slope = d_spread / (degrees * spread.clamp_min(_MIN_VARIANCE**0.5)) * (spread > 0)
-        offsets = layout.split_nodes(torch.addcmul(d_mean / degrees, slope, mean, value=-1.0))
-        slopes = layout.split_nodes(slope)
-        pairs = [(layout.split_nodes(x), layout.split_nodes(d)) for x, d in zip(extremes, d_extremes, strict=True)]
-        for block, m, change, d_change in zip(layout.blocks, *rows, strict=False):
-            t, s = block.target, block.source
-            d_scale, d_m = d_change.split_with_sizes((width, width), 3)  # a message's gradient is that of its shift
-            torch.addcmul(offsets[t], slopes[t], m, out=d_m)
-            scratch = torch.empty_like(m)
-            for values, d_values in pairs:  # compared as floats: products with booleans are several times slower
-                d_m.addcmul_(torch.eq(m, values[t], out=scratch), d_values[t])
-            torch.add(targets[t].unsqueeze(2), sources[s].unsqueeze(1), out=scratch)
-            torch.mul(d_m, scratch, out=d_scale)
-            torch.mul(d_m, change.narrow(3, 0, width), out=scratch)
-            d_targets[t].add_(scratch.sum(2))
-            d_sources[s].add_(scratch.sum(1))
+        offset = torch.addcmul(d_mean / degrees, slope, mean, value=-1.0)
+        heard = torch.stack([offset, *d_extremes, slope], 2)
+        blocks = (layout.split_edges(x, count) for x in (modulation, d_modulation))
+        for block, change, d_change in zip(layout.blocks, *blocks, strict=False):
+            if ctx.native:
+                given = (change, nodes, statistics, heard, d_change, d_nodes)
+                messages.gather_back(*given, layout.first_nodes(block))
+            else:
+                _gather_back(change, nodes, statistics, heard, d_change, d_nodes, layout, block)
         return d_modulation, d_nodes, None
+
+
+def _gather(change: Tensor, nodes: Tensor, statistics: Tensor, layout: Layout, block: Block, is_first: bool) -> None:
+    """As kernels.messages.gather, of one block."""
+    scale, shift = change.chunk(2, dim=3)
+    m = torch.addcmul(shift, scale, _ends(nodes, layout, block))
+    total, low, high, squares = layout.split_nodes(statistics)[block.target].unbind(2)
+    if is_first:
+        low.copy_(m.amin(2))
+        high.copy_(m.amax(2))
+    else:
+        torch.minimum(low, m.amin(2), out=low)
+        torch.maximum(high, m.amax(2), out=high)
+    total += m.sum(2)
+    squares += (m * m).sum(2)
+
+
+def _gather_back(
+    change: Tensor,
+    nodes: Tensor,
+    statistics: Tensor,
+    heard: Tensor,
+    d_change: Tensor,
+    d_nodes: Tensor,
+    layout: Layout,
+    block: Block,
+) -> None:
+    """As kernels.messages.gather_back, of one block."""
+    (scale, shift), (d_scale, d_shift) = change.chunk(2, dim=3), d_change.chunk(2, dim=3)
+    ends = _ends(nodes, layout, block)
+    m = torch.addcmul(shift, scale, ends)
+    _, *extremes, _ = layout.split_nodes(statistics)[block.target].unsqueeze(2).unbind(3)
+    offset, *d_extremes, slope = layout.split_nodes(heard)[block.target].unsqueeze(2).unbind(3)
+    torch.addcmul(offset, slope, m, out=d_shift)  # a message's gradient is that of its shift
+    for extreme, d_extreme in zip(extremes, d_extremes, strict=True):
+        d_shift.addcmul_((m == extreme).to(m.dtype), d_extreme)
+    torch.mul(d_shift, ends, out=d_scale)
+    d_ends, (d_targets, d_sources) = d_shift * scale, d_nodes.chunk(2, dim=2)
+    layout.split_nodes(d_targets)[block.target].add_(d_ends.sum(2))
+    layout.split_nodes(d_sources)[block.source].add_(d_ends.sum(1))
+
+
+def _ends(nodes: Tensor, layout: Layout, block: Block) -> Tensor:
+    """a_t + b_s of a block's edges (N, T, S, C)."""
+    targets, sources = (layout.split_nodes(part) for part in nodes.chunk(2, dim=2))
+    return targets[block.target].unsqueeze(2) + sources[block.source].unsqueeze(1)
 
 
 class _Update(torch.autograd.Function):

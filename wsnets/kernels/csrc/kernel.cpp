@@ -1,5 +1,6 @@
 // The kernels, compiled once per instruction set; NF_ISA names the copy.
 #include "entries.hpp"
 #include "matrices.hpp"
+#include "messages.hpp"
 #include "relations.hpp"
 #include "sets.hpp"

@@ -9,6 +9,8 @@
     void map_matrices(const Matrices&);                           \
     void map_matrices_back(const Matrices&, const MatrixGradients&); \
     void work_on_entries(const Entries&);                         \
+    void aggregate(const Messages&);                              \
+    void aggregate_back(const Messages&, const MessageGradients&); \
     void relate(const Relations&);                                \
     void relate_back(const Relations&, const RelationGradients&); \
     }

@@ -24,13 +24,15 @@ struct Isa {
     void (*map)(const nf::Matrices&);
     void (*map_back)(const nf::Matrices&, const nf::MatrixGradients&);
     void (*entries)(const nf::Entries&);
+    void (*aggregate)(const nf::Messages&);
+    void (*aggregate_back)(const nf::Messages&, const nf::MessageGradients&);
     void (*relate)(const nf::Relations&);
     void (*relate_back)(const nf::Relations&, const nf::RelationGradients&);
 };
 
 #define NF_COPY(isa) \
     {#isa, nf::isa::attend_sets, nf::isa::attend_sets_back, nf::isa::map_matrices, nf::isa::map_matrices_back, \
-     nf::isa::work_on_entries, nf::isa::relate, nf::isa::relate_back}
+     nf::isa::work_on_entries, nf::isa::aggregate, nf::isa::aggregate_back, nf::isa::relate, nf::isa::relate_back}
 
 std::vector<Isa> available() {  // fastest first
     std::vector<Isa> list;
@@ -247,6 +249,52 @@ void affine(Floats y, Floats x, Floats scale, Floats slope, Floats level, int th
     chosen.entries(e);
 }
 
+nf::Messages messages_of(const ReadFloats& modulation, const ReadFloats& nodes, const Floats& statistics, int first_target,
+                         int first_source, int threads) {
+    expect(modulation.ndim() == 4 && modulation.size() > 0 && modulation.shape(3) % 2 == 0, "modulation: expected (N, T, S, 2 C)");
+    expect(threads >= 1, "threads: expected 1 or more");
+    nf::Messages p{};
+    p.num_fields = static_cast<std::int64_t>(modulation.shape(0));
+    p.num_targets = static_cast<int>(modulation.shape(1));
+    p.num_sources = static_cast<int>(modulation.shape(2));
+    p.channels = static_cast<int>(modulation.shape(3)) / 2;
+    expect(nodes.ndim() == 3 && has_shape(nodes, {p.num_fields, static_cast<std::int64_t>(nodes.shape(1)), 2 * p.channels}),
+           "nodes: expected (N, V, 2 C)");
+    p.num_nodes = static_cast<int>(nodes.shape(1));
+    expect(has_shape(statistics, {p.num_fields, p.num_nodes, 4, p.channels}), "statistics: expected (N, V, 4, C)");
+    expect(first_target >= 0 && first_target + p.num_targets <= p.num_nodes && first_source >= 0 &&
+               first_source + p.num_sources <= p.num_nodes &&
+               (first_target + p.num_targets <= first_source || first_source + p.num_sources <= first_target),
+           "first_target, first_source: expected layers of the V nodes, apart from each other");
+    p.first_target = first_target;
+    p.first_source = first_source;
+    p.threads = threads;
+    p.modulation = modulation.data();
+    p.nodes = nodes.data();
+    p.statistics = statistics.data();
+    return p;
+}
+
+void aggregate(ReadFloats modulation, ReadFloats nodes, Floats statistics, int first_target, int first_source, bool is_first,
+               int threads, const std::string& isa) {
+    nf::Messages p = messages_of(modulation, nodes, statistics, first_target, first_source, threads);
+    p.is_first = is_first;
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.aggregate(p);
+}
+
+void aggregate_back(ReadFloats modulation, ReadFloats nodes, Floats statistics, int first_target, int first_source,
+                    Floats d_statistics, Floats d_modulation, Floats d_nodes, int threads, const std::string& isa) {
+    const nf::Messages p = messages_of(modulation, nodes, statistics, first_target, first_source, threads);
+    expect(d_statistics.size() == statistics.size() && d_modulation.size() == modulation.size() && d_nodes.size() == nodes.size(),
+           "gradients: expected the sizes of what they belong to");
+    const nf::MessageGradients g{d_statistics.data(), d_modulation.data(), d_nodes.data()};
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.aggregate_back(p, g);
+}
+
 nf::Relations relations_of(const ReadFloats& edges, const ReadFloats& weight, const ReadFloats& q, const ReadFloats& k,
                            const ReadFloats& v, float scale, const Floats& values, const Floats& gathered,
                            const Optional& attention, const Optional& mixed, int threads) {
@@ -341,6 +389,8 @@ NB_MODULE(_native, m) {
     m.def("moments", &with_sides<nf::EntriesWork::moments>, same, same, same, any, any,
           "Write means and sums of squared distances of every field.");
     m.def("affine", &affine, same, same, same, same, same, any, any, "y <- y scale + x slope + level.");
+    m.def("aggregate", &aggregate, same, same, same, any, any, any, any, any, "Write or go on with what targets gather.");
+    m.def("aggregate_back", &aggregate_back, same, same, same, any, any, same, same, same, any, any, "Write the gradients.");
     m.def("relate", &relate, same, same, same, same, same, any, same, same, same_or_none, same_or_none, any, any,
           "Attend along edges; keep what the gradient needs.");
     m.def("relate_back", &relate_back, same, same, same, same, same, any, same, same, same, same, same, same, same, same,

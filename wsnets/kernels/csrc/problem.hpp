@@ -56,6 +56,21 @@ struct Entries {
     const float *x, *scale, *slope, *level;
 };
 
+// Messages over a block of edges (N, T, S, 2 C) between nodes (N, V, 2 C): T from `first_target` on, S from `first_source`.
+struct Messages {
+    std::int64_t num_fields;
+    int num_targets, num_sources, num_nodes, first_target, first_source, channels;  // T, S, V, ..., C
+    int threads;
+    bool is_first;                          // whether no other block reached the targets
+    const float *modulation, *nodes;        // scale, shift; a, b
+    float* statistics;                      // (N, V, 4, C): sum, least, largest and sum of squares of messages
+};
+
+struct MessageGradients {
+    const float* statistics;                // (N, V, 4, C): offset, of the least, of the largest, slope
+    float *modulation, *nodes;              // the latter added to
+};
+
 // Attention of I nodes over V, C = H D channels of all heads, edges e (N, I, V, E); see relations.hpp.
 struct Relations {
     std::int64_t num_fields;
