@@ -38,14 +38,19 @@ struct MessageTask {
     const Messages& p;
     const int parts;
 
-    explicit MessageTask(const Messages& given) : p(given), parts(static_cast<int>(std::min<std::int64_t>(given.num_fields, kParts))) {}
+    explicit MessageTask(const Messages& given)
+        : p(given), parts(static_cast<int>(std::min<std::int64_t>(given.num_fields, kParts))) {}
     std::int64_t first(int part) const { return p.num_fields * part / parts; }
-    std::int64_t edge(std::int64_t field, int t) const { return (field * p.num_targets + t) * p.num_sources * 2 * p.channels; }
+    std::int64_t edge(std::int64_t field, int t) const {
+        return (field * p.num_targets + t) * p.num_sources * 2 * p.channels;
+    }
     std::int64_t target(std::int64_t field, int t) const { return field * p.num_nodes + p.first_target + t; }
     std::int64_t source(std::int64_t field, int s) const { return field * p.num_nodes + p.first_source + s; }
     // Rows of a_t and of b_s.
     const float* to(std::int64_t field, int t) const { return p.nodes + target(field, t) * 2 * p.channels; }
-    const float* from(std::int64_t field, int s) const { return p.nodes + source(field, s) * 2 * p.channels + p.channels; }
+    const float* from(std::int64_t field, int s) const {
+        return p.nodes + source(field, s) * 2 * p.channels + p.channels;
+    }
 
     template <class Work>
     void each_part(Work&& work) const {

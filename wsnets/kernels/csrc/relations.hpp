@@ -1,8 +1,8 @@
 // Relational attention of nodes over the edges that join them, and its gradient, two rows of one field at a time.
 //
-// Of a row, the edges (V, E) lie as they are given; what is made of them, channels first, is (channels, V) with V rounded
-// up to whole vectors. Values need no channel of an edge by itself: sum_j a_ij v_jc (M_c . e_ij) = M_c . sum_j a_ij v_jc
-// e_ij, a product of the row's weights (C + H, V) and its edges, which holds the gathered edges, too.
+// Of a row, the edges (V, E) lie as they are given; what is made of them, channels first, is (channels, V) with V
+// rounded up to whole vectors. Values need no channel of an edge by itself: sum_j a_ij v_jc (M_c . e_ij) = M_c . sum_j
+// a_ij v_jc e_ij, a product of the row's weights (C + H, V) and its edges, which holds the gathered edges, too.
 #pragma once
 #include <algorithm>
 #include <limits>
@@ -29,19 +29,27 @@ struct RelationTask {
     Buffer weight;            // (3 C, e)
 
     explicit RelationTask(const Relations& given)
-        : p(given), channels(given.num_heads * given.head_size), c(round_up(channels, kLanes)), e(round_up(given.width, kLanes)),
-          v(round_up(given.num_nodes, kLanes)), parts(static_cast<int>(std::min<std::int64_t>(given.num_fields, kParts))),
-          ld(kRowsAtOnce * v + 16), factor(given.scale * 1.4426950408889634f), weight(padded(3 * channels, given.weight, given.width, e)) {}
+        : p(given),
+          channels(given.num_heads * given.head_size),
+          c(round_up(channels, kLanes)),
+          e(round_up(given.width, kLanes)),
+          v(round_up(given.num_nodes, kLanes)),
+          parts(static_cast<int>(std::min<std::int64_t>(given.num_fields, kParts))),
+          ld(kRowsAtOnce * v + 16),
+          factor(given.scale * 1.4426950408889634f),
+          weight(padded(3 * channels, given.weight, given.width, e)) {}
 
     std::int64_t first(int part) const { return p.num_fields * part / parts; }
     std::int64_t row_of(std::int64_t field, int row) const { return field * p.num_rows + row; }
 
     // Channels (C, count) of a field, given as (C, N, count), to rows `to` apart.
     void read(const float* from, std::int64_t field, int count, std::ptrdiff_t to, float* into) const {
-        for (int i = 0; i < channels; ++i) copy_rows(1, from + (i * p.num_fields + field) * count, count, into + i * to, static_cast<int>(to));
+        for (int i = 0; i < channels; ++i)
+            copy_rows(1, from + (i * p.num_fields + field) * count, count, into + i * to, static_cast<int>(to));
     }
     void write(const float* from, std::ptrdiff_t ld_from, std::int64_t field, int count, float* into) const {
-        for (int i = 0; i < channels; ++i) std::copy_n(from + i * ld_from, count, into + (i * p.num_fields + field) * count);
+        for (int i = 0; i < channels; ++i)
+            std::copy_n(from + i * ld_from, count, into + (i * p.num_fields + field) * count);
     }
     // A row's edges (V, e): where they lie, or a copy.
     const float* edges(std::int64_t field, int row, float* copy) const {
@@ -58,10 +66,16 @@ struct RelationSpace {
     Buffer q, k, values, turned, maps, copy[kRowsAtOnce], attention, mix, mixed, sums;
 
     explicit RelationSpace(const RelationTask& t)
-        : q_ld(round_up(t.p.num_rows, kLanes)), q(make_buffer(t.channels * q_ld)), k(make_buffer(t.channels * t.v)), values(make_buffer(t.channels * t.v)),
-          turned(make_buffer(t.e * t.ld)), maps(make_buffer((3 * t.channels + t.p.num_heads) * t.ld)),
-          attention(make_buffer(t.p.num_heads * t.v)), mix(make_buffer((t.channels + t.p.num_heads) * t.v)),
-          mixed(make_buffer((t.c + t.p.num_heads) * static_cast<std::ptrdiff_t>(t.e))), sums(make_buffer(t.c * kLanes)) {
+        : q_ld(round_up(t.p.num_rows, kLanes)),
+          q(make_buffer(t.channels * q_ld)),
+          k(make_buffer(t.channels * t.v)),
+          values(make_buffer(t.channels * t.v)),
+          turned(make_buffer(t.e * t.ld)),
+          maps(make_buffer((3 * t.channels + t.p.num_heads) * t.ld)),
+          attention(make_buffer(t.p.num_heads * t.v)),
+          mix(make_buffer((t.channels + t.p.num_heads) * t.v)),
+          mixed(make_buffer((t.c + t.p.num_heads) * static_cast<std::ptrdiff_t>(t.e))),
+          sums(make_buffer(t.c * kLanes)) {
         for (Buffer& one : copy) one = make_buffer(static_cast<std::ptrdiff_t>(t.p.num_nodes) * t.e);
     }
 
@@ -83,10 +97,11 @@ struct RelationSpace {
             }
         }
         const int columns = count * t.v;
-        multiply<Order::rows, Start::accumulate>(2 * t.channels, columns, t.p.width, t.weight.get(), t.e, turned.get(), t.ld, maps.get(), t.ld);
+        multiply<Order::rows, Start::accumulate>(2 * t.channels, columns, t.p.width, t.weight.get(), t.e, turned.get(),
+                                                 t.ld, maps.get(), t.ld);
         if (!factors) return;
-        multiply<Order::rows, Start::zero>(t.channels, columns, t.p.width, t.weight.get() + 2 * t.channels * t.e, t.e, turned.get(), t.ld,
-                                           maps.get() + 2 * t.channels * t.ld, t.ld);
+        multiply<Order::rows, Start::zero>(t.channels, columns, t.p.width, t.weight.get() + 2 * t.channels * t.e, t.e,
+                                           turned.get(), t.ld, maps.get() + 2 * t.channels * t.ld, t.ld);
     }
 
     // The sums of the lanes of `sums`, channel by channel.
@@ -127,7 +142,8 @@ struct RelationForward : RelationTask {
             attend(x + head * p.head_size * ld, a);
             std::copy_n(a, v, s.mix.get() + (channels + head) * v);
             for (int i = head * p.head_size; i < (head + 1) * p.head_size; ++i)
-                for (int j = 0; j < v; j += kLanes) store(s.mix.get() + i * v + j, load(a + j) * load(s.values.get() + i * v + j));
+                for (int j = 0; j < v; j += kLanes)
+                    store(s.mix.get() + i * v + j, load(a + j) * load(s.values.get() + i * v + j));
         }
         float* const mixed = s.mixed.get();
         multiply<Order::rows, Start::zero>(channels + p.num_heads, e, p.num_nodes, s.mix.get(), v, edges, e, mixed, e);
@@ -155,7 +171,8 @@ struct RelationForward : RelationTask {
             for (int d = 0; d < p.head_size; ++d) score += load(x + d * ld + j) * load(x + (channels + d) * ld + j);
             score *= factor;
             store(a + j, score);
-            const vec bounded = p.num_nodes - j >= kLanes ? score : (lane_numbers() < p.num_nodes - j ? score : largest);
+            const vec bounded =
+                p.num_nodes - j >= kLanes ? score : (lane_numbers() < p.num_nodes - j ? score : largest);
             largest = larger(bounded, largest);
         }
         const float top = largest_lane(largest);
@@ -178,16 +195,21 @@ struct RelationBackward : RelationTask {
     std::vector<Buffer> partial;  // (3 C, e) of every part
 
     RelationBackward(const Relations& given, const RelationGradients& gradients) : RelationTask(given), g(gradients) {
-        for (int part = 0; part < parts; ++part) partial.push_back(make_buffer(3 * channels * static_cast<std::ptrdiff_t>(e)));
+        for (int part = 0; part < parts; ++part)
+            partial.push_back(make_buffer(3 * channels * static_cast<std::ptrdiff_t>(e)));
     }
 
-    // maps become the gradients of what they held, with the attention below; weight: that of the maps, with the gradient
-    // of a row's gathered edges below.
+    // maps become the gradients of what they held, with the attention below; weight: that of the maps, with the
+    // gradient of a row's gathered edges below.
     struct Space : RelationSpace {
         Buffer d_values, d_attention, d_q, d_k, d_v, d_edges, weight, d_weight;
         explicit Space(const RelationBackward& t)
-            : RelationSpace(t), d_values(make_buffer(t.channels * q_ld)), d_attention(make_buffer(t.p.num_heads * t.v)), d_q(make_buffer(t.c * q_ld)),
-              d_k(make_buffer(t.channels * t.v)), d_v(make_buffer(t.channels * t.v)),
+            : RelationSpace(t),
+              d_values(make_buffer(t.channels * q_ld)),
+              d_attention(make_buffer(t.p.num_heads * t.v)),
+              d_q(make_buffer(t.c * q_ld)),
+              d_k(make_buffer(t.channels * t.v)),
+              d_v(make_buffer(t.channels * t.v)),
               d_edges(make_buffer(static_cast<std::ptrdiff_t>(t.p.num_nodes) * t.e)),
               weight(make_buffer((3 * t.channels + t.p.num_heads) * static_cast<std::ptrdiff_t>(t.e))),
               d_weight(make_buffer(3 * t.channels * static_cast<std::ptrdiff_t>(t.e))) {
@@ -207,7 +229,8 @@ struct RelationBackward : RelationTask {
                 const float* edges[kRowsAtOnce];
                 s.map(*this, field, row, count, true, edges);
                 for (int r = 0; r < count; ++r) run(field, row + r, r * v, edges[r], s);
-                if ((row + count) % kRowsSummed < count || row + count == p.num_rows) add(s.d_weight.get(), partial[part].get());
+                if ((row + count) % kRowsSummed < count || row + count == p.num_rows)
+                    add(s.d_weight.get(), partial[part].get());
             }
             write(s.d_q.get(), s.q_ld, field, p.num_rows, g.q);
             write(s.d_k.get(), v, field, p.num_nodes, g.k);
@@ -227,7 +250,8 @@ struct RelationBackward : RelationTask {
         float *const gathered = s.weight.get() + 3 * channels * e, *const x = s.maps.get() + column;
         copy_rows(p.num_heads, g.gathered + at * p.num_heads * p.width, p.width, gathered, e);
         copy_rows(p.num_heads, p.attention + at * p.num_heads * p.num_nodes, p.num_nodes, s.attention.get(), v);
-        multiply<Order::rows, Start::zero>(p.num_heads, v, p.width, gathered, e, s.turned.get() + column, ld, s.d_attention.get(), v);
+        multiply<Order::rows, Start::zero>(p.num_heads, v, p.width, gathered, e, s.turned.get() + column, ld,
+                                           s.d_attention.get(), v);
         for (int head = 0; head < p.num_heads; ++head) {
             back_to_scores(head, row, x, s);
             back_to_maps(head, x, s);
@@ -242,7 +266,8 @@ struct RelationBackward : RelationTask {
             for (int j = 0; j < p.width; ++j) d_factors[i * e + j] += of_value * mixed[i * p.width + j];
         }
         float* const d_edges = g.edges + at * p.num_nodes * p.width;
-        multiply<Order::columns, Start::zero>(p.num_nodes, e, 3 * channels + p.num_heads, x, ld, s.weight.get(), e, s.d_edges.get(), e);
+        multiply<Order::columns, Start::zero>(p.num_nodes, e, 3 * channels + p.num_heads, x, ld, s.weight.get(), e,
+                                              s.d_edges.get(), e);
         copy_rows(p.num_nodes, s.d_edges.get(), e, d_edges, p.width);
     }
 
