@@ -1,17 +1,20 @@
 """Keep freed memory: glibc gives every large tensor back to the kernel and faults it in anew at the next step.
 
-Training that makes and drops the same large activations at every step spends half of its time on that. The three
-settings below are what MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_ and MALLOC_TOP_PAD_ set from outside; mallopt(3)
-sets them from within.
+Training that makes and drops the same large activations at every step spends half of its time on that. The settings
+below can be made from outside, by variables that glibc reads at its start; mallopt(3) makes them from within.
 """
 
 import ctypes
 import sys
 from functools import cache
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_KEPT_BYTES = 2**31 - 1  # the parameter is an int
-_GROWN_BY_BYTES = 2**26
+# Of mallopt's parameters, which are ints: number, value, and the variable that sets it from outside.
+_SETTINGS = (
+    (-4, 0, "MALLOC_MMAP_MAX_"),
+    (-1, 2**31 - 1, "MALLOC_TRIM_THRESHOLD_"),
+    (-2, 2**20, "MALLOC_TOP_PAD_"),
+)
+ENVIRONMENT = {variable: str(value) for _, value, variable in _SETTINGS}
 
 
 @cache
@@ -26,5 +29,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # musl has no mallopt
         return False
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_TOP_PAD, _GROWN_BY_BYTES))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    return all([mallopt(number, value) == 1 for number, value, _ in _SETTINGS])

@@ -18,10 +18,11 @@ from apps.bench.wsnets_worker import PUBLIC
 from apps.options import SHOWN, OutPath, Shown
 from apps.output import Output
 from apps.training import MODELS
+from wsnets import allocator
 
 _PACKAGES = ("torch", "torch_geometric", "neuralfields")
-# The same for both sides: without them most of the time goes into page faults.
-_ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000"}
+# The same for both sides, as our training sets it, with more kept: else most of the time goes into page faults.
+_ALLOCATOR = {**allocator.ENVIRONMENT, "MALLOC_TRIM_THRESHOLD_": "20000000000"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +139,9 @@ def run(options: BenchWsnets) -> list[dict]:
         found = list(_measure(name, options, output))
         output.table(HEADER, [cells(row) for row in found])
         measured += found
+        if options.save:  # at once: what comes next may not fit the machine
+            append(Path(options.out) / "wsnets.csv", found)
     if options.save:
-        append(Path(options.out) / "wsnets.csv", measured)
         output.say(f"saved in {Path(options.out) / 'wsnets.csv'}")
     return [asdict(row) for row in measured]
 
