@@ -18,11 +18,9 @@ from apps.bench.wsnets_worker import PUBLIC
 from apps.options import SHOWN, OutPath, Shown
 from apps.output import Output
 from apps.training import MODELS
-from wsnets import allocator
 
 _PACKAGES = ("torch", "torch_geometric", "neuralfields")
-# The same for both sides, as our training sets it, with more kept: else most of the time goes into page faults.
-_ALLOCATOR = {**allocator.ENVIRONMENT, "MALLOC_TRIM_THRESHOLD_": "20000000000"}
+_KEPT = {"MALLOC_TRIM_THRESHOLD_": "20000000000"}  # bytes that no side gives back: more than training can ask for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +87,10 @@ class Side:
 
     def _start(self, request: dict) -> dict:
         """Start a process; return what it says first."""
-        environment = {**os.environ, **_ALLOCATOR, "OMP_NUM_THREADS": str(request["threads"])}
+        from wsnets.allocator import ENVIRONMENT
+
+        # The same for both sides, as our training sets it: else most of the time goes into page faults.
+        environment = {**os.environ, **ENVIRONMENT, **_KEPT, "OMP_NUM_THREADS": str(request["threads"])}
         command = [sys.executable, "-m", "apps.bench.wsnets_worker", json.dumps(request)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
