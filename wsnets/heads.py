@@ -12,7 +12,7 @@ Norm = Literal["batch", "layer", "none"]
 
 class Unset(nn.Linear):
     """A linear layer whose values are left to its maker: the plain one draws them from the global seed, and torch's own
-    way to leave them (skip_init) imports sympy, 45 MB."""
+    way to leave them (skip_init) imports sympy, 34 MB."""
 
     def reset_parameters(self) -> None:
         """Do nothing."""

@@ -132,8 +132,11 @@ def run(options: BenchWsnets) -> list[dict]:
     Raises ValueError for an unknown model, numbers out of range, and a side that dies.
     """
     unknown = [name for name in options.models if name not in MODELS]
-    if unknown or min(options.batch, options.rounds, options.threads) < 1:
-        raise ValueError(f"models={unknown or options.models}: expected some of {', '.join(MODELS)}, positive numbers")
+    if unknown or not options.models:
+        raise ValueError(f"models={unknown}: expected some of {', '.join(MODELS)}")
+    for argument in ("batch", "rounds", "threads"):
+        if getattr(options, argument) < 1:
+            raise ValueError(f"{argument}={getattr(options, argument)}: expected a positive number")
     output, measured = Output(quiet=options.output.quiet), []
     output.say(f"{table.cpu_name()}; {options.rounds} rounds; one step = forward, loss, backward, clip, optimizer")
     for name in options.models:

@@ -34,6 +34,23 @@ def test_rows_are_complete_consistent_and_saved(tmp_path: Path) -> None:
     assert list(saved[0]) == [field.name for field in fields(WsnetsRow)]
 
 
+def test_what_was_measured_is_kept_when_a_later_model_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = wsnets._measure
+
+    def dying(name, options, output):
+        if name == "dws":
+            raise ValueError("a measuring process ended with code -9")
+        return measure(name, options, output)
+
+    monkeypatch.setattr(wsnets, "_measure", dying)
+    with pytest.raises(ValueError, match="code -9"):
+        wsnets.run(
+            BenchWsnets(models=("mlp", "dws"), batch=4, threads=1, rounds=1, save=True, out=str(tmp_path), output=QUIET)
+        )
+    with (tmp_path / "wsnets.csv").open(encoding="utf-8") as file:
+        assert [row["model"] for row in csv.DictReader(file)] == ["mlp"]
+
+
 def test_a_public_side_that_is_not_there_is_said_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
