@@ -1,9 +1,10 @@
-"""Set attention by the native kernel: a few sets at a time stay in cache, from the maps to what is added to a target.
+"""Set attention by the native kernel: a few sets at a time stay in cache, from the maps to what is added to the targets.
 
 Legend as in wsnets/models/dws_functions.py: N fields, T neurons, J targets, D channels of a head.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,81 +13,99 @@ from torch.autograd.function import Function, once_differentiable
 from wsnets.kernels.native import array
 
 
-def add_set_attention(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    out_weight: Tensor,
-    out_bias: Tensor,
-    heads: int,
+@dataclass(frozen=True)
+class Block:
+    """What set attention from one source does to J targets: indices of both, heads, and the maps of SetAttention.
+
+    Shapes: weight (3 D J heads, in), bias (3 D J heads,); out_weight (J, out, out), out_bias (J, out).
+    """
+
+    source: int
+    targets: tuple[int, ...]
+    heads: int
+    maps: tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def attend_sets(
+    blocks: Sequence[Block],
+    xs: Sequence[Tensor],
+    starts: Sequence[Tensor | None],
+    levels: Sequence[Tensor],
     scale: float,
-    sums: Sequence[Tensor],
     isa: str = "",
 ) -> tuple[Tensor, ...]:
-    """Add scale z_j, as of dws_functions.SetAttention, to J sums in place: no z takes memory.
+    """start + level + scale times the sum of all z_j, as of dws_functions.SetAttention, of every target.
 
-    Shapes: x (in, N, T); weight (3 D G, in), bias (3 D G,); out_weight (J, out, out), out_bias (J, out); sums J times
-    (out, N, T), contiguous. `isa` forces an instruction set. A set's values do not depend on the others or on threads,
-    gradients not on threads. Raises ValueError for shapes that do not fit.
+    Shapes: xs (in, N, T) of the same N and T; starts (out, N, T), contiguous, no views, which are lost, or None;
+    levels (out, N).
+    Blocks of one source must follow each other. `isa` forces an instruction set. A set's values do not depend on
+    the others or on threads, gradients not on threads. Raises ValueError for what does not fit.
     """
-    keep = torch.is_grad_enabled()
-    return AddSetAttention.apply(x, weight, bias, out_weight, out_bias, (heads, scale, keep, isa), *sums)
+    plan = _Plan(tuple(blocks), scale, torch.is_grad_enabled(), isa, len(xs))
+    maps = [m for block in blocks for m in block.maps]
+    return _AttendSets.apply(plan, *xs, *maps, *starts, *levels)
 
 
-class AddSetAttention(Function):
-    """See add_set_attention; kept for the gradient are x, the values after attention and the softmax's denominators."""
+@dataclass(frozen=True)
+class _Plan:
+    blocks: tuple[Block, ...]
+    scale: float
+    keep: bool
+    isa: str
+    num_xs: int
+
+    def indices(self) -> tuple[list[int], list[int], list[tuple[int, ...]]]:
+        """Sources, heads and targets of all blocks."""
+        return [b.source for b in self.blocks], [b.heads for b in self.blocks], [b.targets for b in self.blocks]
+
+    def parts(self, given: Sequence) -> tuple[Sequence, Sequence, Sequence, Sequence]:
+        """Tensors in a row as xs, maps, starts and levels."""
+        maps = self.num_xs + 4 * len(self.blocks)
+        starts = (maps + len(given)) // 2
+        return given[: self.num_xs], given[self.num_xs : maps], given[maps:starts], given[starts:]
+
+
+class _AttendSets(Function):
+    """See attend_sets; kept for the gradient are the xs and what saved_of_field in csrc/problem.hpp counts."""
 
     @staticmethod
-    def forward(
-        ctx,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        out_weight: Tensor,
-        out_bias: Tensor,
-        settings: tuple[int, float, bool, str],
-        *sums: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx, plan: _Plan, *given: Tensor | None) -> tuple[Tensor, ...]:
         from wsnets.kernels import _native
 
-        heads, scale, keep, isa = settings
-        given = tuple(a.detach().contiguous() for a in (x, weight, bias, out_weight, out_bias))
-        targets, out, _ = out_weight.shape
-        saved = x.new_empty(targets, x.shape[1], out + heads, x.shape[2]) if keep else None
-        _native.attend(
-            *map(array, given),
-            heads,
-            scale,
-            torch.get_num_threads(),
-            isa,
-            [array(z) for z in sums],
-            array(saved),
-        )
-        ctx.mark_dirty(*sums)
-        if saved is not None:
-            ctx.save_for_backward(*given, saved)
-        ctx.settings = settings
-        return sums
+        xs, maps, starts, levels = plan.parts(given)
+        xs, maps = ([x.contiguous() for x in part] for part in (xs, maps))
+        (_, n, t), saved = xs[0].shape, []
+        if plan.keep:
+            for block in plan.blocks:
+                targets, out, _ = block.maps[2].shape
+                saved.append(xs[0].new_empty(targets, n, (out + block.heads) * t + out * -(-t // 32)))
+        sums = [s if s is not None else v.new_empty(*v.shape, t) for s, v in zip(starts, levels, strict=True)]
+        sources, heads, targets = plan.indices()
+        before = ([array(x) for x in xs], sources, [array(m) for m in maps], heads, targets, [array(s) for s in sums])
+        fresh = [s is None for s in starts]
+        levels = [v.contiguous() for v in levels]
+        after = ([array(v) for v in levels], fresh, [array(s) for s in saved], plan.scale)
+        _native.attend(*before, *after, torch.get_num_threads(), plan.isa)
+        ctx.mark_dirty(*(s for s in starts if s is not None))
+        ctx.save_for_backward(*xs, *maps, *saved)
+        ctx.plan, ctx.fresh = plan, fresh
+        return tuple(sums)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *d_sums: Tensor) -> tuple[Tensor | None, ...]:
         from wsnets.kernels import _native
 
-        *given, saved = ctx.saved_tensors
-        heads, scale, _, isa = ctx.settings
+        plan: _Plan = ctx.plan
+        count = plan.num_xs + 4 * len(plan.blocks)
+        given, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        xs, maps = given[: plan.num_xs], given[plan.num_xs :]
         d_sums = tuple(g.contiguous() for g in d_sums)
-        dx = torch.empty_like(given[0]) if ctx.needs_input_grad[0] else None
-        gradients = tuple(torch.empty_like(a) for a in given[1:])
-        _native.attend_back(
-            *map(array, given),
-            heads,
-            scale,
-            torch.get_num_threads(),
-            isa,
-            [array(g) for g in d_sums],
-            array(saved),
-            array(dx),
-            *map(array, gradients),
-        )
-        return dx, *gradients, None, *d_sums
+        d_xs = [torch.empty_like(x) if ctx.needs_input_grad[1 + i] else None for i, x in enumerate(xs)]
+        d_maps, d_levels = [torch.empty_like(m) for m in maps], [g.new_empty(g.shape[:2]) for g in d_sums]
+        sources, heads, targets = plan.indices()
+        before = ([array(x) for x in xs], sources, [array(m) for m in maps], heads, targets, [array(g) for g in d_sums])
+        after = ([array(g) for g in d_levels], [array(s) for s in saved], plan.scale, [array(g) for g in d_xs])
+        _native.attend_back(*before, *after, [array(g) for g in d_maps], torch.get_num_threads(), plan.isa)
+        d_starts = [None if fresh else g for fresh, g in zip(ctx.fresh, d_sums, strict=True)]
+        return None, *d_xs, *d_maps, *d_starts, *d_levels

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from neuralfields.spec import FieldSpec
 from wsnets.heads import dropout
 from wsnets.kernels import matrices
-from wsnets.kernels.attention import add_set_attention
+from wsnets.kernels.attention import Block, attend_sets
 from wsnets.kernels.native import takes
 from wsnets.models.dws_functions import Activate, MatrixMap, SetAttention, Spread, Statistics, moments, reduce
 
@@ -25,7 +25,6 @@ SetLayer = Literal["sab", "ds"]
 Norm = Literal["batch", "none"]
 _BIAS_BOUND = 1e-4
 _MOMENTUM, _EPSILON = 0.1, 1e-5
-_NO_AXIS = -1  # key of what does not lie along a free axis
 
 
 @dataclass(frozen=True)
@@ -92,16 +91,8 @@ class Deeper(nn.Module):
         return x
 
 
-class SetLayers(nn.Module):
-    """Set layers from one source to J targets with the same number of outputs, (in, N, T) to (J, out, N, T)."""
-
-    def add_to(self, sums: Sequence[Tensor], x: Tensor, factor: float) -> Sequence[Tensor]:
-        """sums + factor times the values of x, J times (out, N, T); what is given as sums may be lost."""
-        return [torch.add(z, term, alpha=factor) for z, term in zip(sums, self(x).unbind(0), strict=True)]
-
-
-class Attentions(SetLayers):
-    """Set attention blocks (functions.SetAttention)."""
+class Attentions(nn.Module):
+    """Set attention blocks (functions.SetAttention) from one source to J targets with the same number of outputs."""
 
     def __init__(self, num_in: int, num_out: int, count: int, heads: int, generator: Generator) -> None:
         super().__init__()
@@ -123,16 +114,13 @@ class Attentions(SetLayers):
         """Map a set (in, N, T) to (J, out, N, T)."""
         return SetAttention.apply(x, self.weight, self.bias, self.out_weight, self.out_bias, self.heads)
 
-    def add_to(self, sums: Sequence[Tensor], x: Tensor, factor: float) -> Sequence[Tensor]:
-        """As every set layer; in place by the native kernel where it can."""
-        if not takes(x):
-            return super().add_to(sums, x, factor)
-        maps = (self.weight, self.bias, self.out_weight, self.out_bias)
-        return add_set_attention(x, *maps, self.heads, factor, sums)
+    def block(self, source: int, targets: Sequence[int]) -> Block:
+        """What the native kernel takes, for a source and targets by their places in its lists."""
+        return Block(source, tuple(targets), self.heads, (self.weight, self.bias, self.out_weight, self.out_bias))
 
 
-class DeepSets(SetLayers):
-    """A x + b - B pool(x), A and B MLPs of some depth.
+class DeepSets(nn.Module):
+    """A x + b - B pool(x) from one source to J targets with the same number of outputs, A and B MLPs of some depth.
 
     Zaheer et al., "Deep sets", NeurIPS 2017.
     """
@@ -191,8 +179,9 @@ class Kronecker(nn.Module):
     def forward(self, z: Tensor, rows: Tensor, columns: Tensor, pooled: Tensor) -> tuple[Tensor, ...]:
         """Map z (N, O, I, C'), rows (C, N, O), columns (C, N, I), pool (C, N): the terms in these layouts."""
         terms = []
+        weights, biases = self.weight.unbind(0), self.bias.unbind(0)
         for k, x in enumerate((rows, columns, pooled), 1):
-            first = torch.addmm(self.bias[k], self.weight[k], x.flatten(1))
+            first = torch.addmm(biases[k], weights[k], x.flatten(1))
             terms.append(self.deeper[k](first.unsqueeze(0)).view(-1, *x.shape[1:]) * self.factor)
         if len(self.deeper[0].weights):
             entries = z.flatten(0, 2).T.unsqueeze(0) + self.bias[0]
@@ -324,37 +313,65 @@ class DWSLayer(nn.Module):
             entries = self.matrices[str(i)].entries() if str(i) in self.matrices else None
             activation = None if activations is None else activations[i]
             seen.append(see(place, x, activation, self.pool, generator, entries))
-        sums = [self._start(t, seen) for t in range(len(values))]
-        for (s, axis, targets), layer in zip(self.along, self.sets, strict=True):
-            new = layer.add_to([sums[t][axis] for t in targets], seen[s].along[axis], 1.0 / len(seen))
-            for t, total in zip(targets, new, strict=True):
+        starts = [self._start(t, seen) for t in range(len(values))]
+        sums: list[dict[int, Tensor]] = [{} for _ in values]
+        for axis in sorted({axis for _, axis, _ in self.along}):
+            reached = [t for t, place in enumerate(self.places) if axis in place.free]
+            heard = self._hear(axis, reached, seen, [starts[t].along[axis] for t in reached])
+            for t, total in zip(reached, heard, strict=True):
                 sums[t][axis] = total
-        return [self._finish(t, seen[t], sums[t]) for t in range(len(values))]
+        return [self._finish(t, starts[t], sums[t]) for t in range(len(values))]
 
-    def _start(self, t: int, seen: list[Seen]) -> dict[int, Tensor]:
-        """What a target hears without set layers, along each of its free axes: new tensors (F C, N, T)."""
+    def _start(self, t: int, seen: list[Seen]) -> "Start":
+        """What a target hears without set layers."""
         own, factor = seen[t], 1.0 / len(seen)
         if t in self.sources:
-            total = self.pooled[str(t)]([seen[s].pooled for s in self.sources[t]]).unsqueeze(2) * factor
+            level = self.pooled[str(t)]([seen[s].pooled for s in self.sources[t]]) * factor
         else:
-            total = own.pooled.new_zeros(self.groups[t], own.pooled.shape[1], 1)
+            level = own.pooled.new_zeros(self.groups[t], own.pooled.shape[1])
         if own.mapped is None:
-            sizes = {axis: x.shape[2] for axis, x in own.along.items()} or {_NO_AXIS: 1}
-            return {axis: total.expand(-1, -1, size).contiguous() for axis, size in sizes.items()}
+            return Start(level, dict.fromkeys(own.along, (None, level)))
         z, rows, columns, pooled = self.matrices[str(t)](own.mapped, *own.along.values(), own.pooled)
-        row_axis, column_axis = self.places[t].free
-        return {row_axis: rows + (total + pooled.unsqueeze(2)), column_axis: columns, _NO_AXIS: z}
+        terms = ((rows, level + pooled), (columns, torch.zeros_like(level)))
+        return Start(z, dict(zip(self.places[t].free, terms, strict=True)))
 
-    def _finish(self, t: int, own: Seen, sums: dict[int, Tensor]) -> Tensor:
+    def _hear(
+        self, axis: int, reached: list[int], seen: list[Seen], starts: list[tuple[Tensor | None, Tensor]]
+    ) -> Sequence[Tensor]:
+        """starts + 1 / (2 L) times what the set layers along one axis make of all sources, (F C, N, T) of every target."""
+        layers = [(s, targets, layer) for (s, a, targets), layer in zip(self.along, self.sets, strict=True) if a == axis]
+        factor, sources = 1.0 / len(seen), list(dict.fromkeys(s for s, _, _ in layers))
+        xs = [seen[s].along[axis] for s in sources]
+        if takes(xs[0]) and isinstance(layers[0][2], Attentions):
+            where = {t: i for i, t in enumerate(reached)}
+            blocks = [layer.block(sources.index(s), [where[t] for t in targets]) for s, targets, layer in layers]
+            return attend_sets(blocks, xs, *zip(*starts, strict=True), factor)
+        sums = {t: level.unsqueeze(2) if x is None else x + level.unsqueeze(2) for t, (x, level) in zip(reached, starts, strict=True)}
+        for s, targets, layer in layers:
+            for t, term in zip(targets, layer(seen[s].along[axis]).unbind(0), strict=True):
+                sums[t] = torch.add(sums[t], term, alpha=factor)
+        return [sums[t] for t in reached]
+
+    def _finish(self, t: int, start: "Start", sums: dict[int, Tensor]) -> Tensor:
         """The target's new values: its only sum, or a matrix of those of its rows and columns."""
-        if own.mapped is None:
-            return next(iter(sums.values()))
-        rows, columns = (sums[axis].permute(1, 2, 0).contiguous() for axis in self.places[t].free)
+        free = self.places[t].free
+        if len(free) < 2:
+            return sums[free[0]] if free else start.own.unsqueeze(2)
+        rows, columns = (sums[axis].permute(1, 2, 0).contiguous() for axis in free)
         spread = matrices.SpreadMatrix if takes(rows) else Spread
-        return spread.apply(sums[_NO_AXIS], rows, columns)
+        return spread.apply(start.own, rows, columns)
 
 
-def _set_layer(num_in: int, num_out: int, count: int, style: Style, generator: Generator) -> SetLayers:
+@dataclass(frozen=True)
+class Start:
+    """What a target hears without set layers: own, the entries of a matrix or the level of others; along each free axis
+    what its sum starts with, (F C, N, T) or None, and a level for all neurons alike, (F C, N)."""
+
+    own: Tensor
+    along: dict[int, tuple[Tensor | None, Tensor]]
+
+
+def _set_layer(num_in: int, num_out: int, count: int, style: Style, generator: Generator) -> Attentions | DeepSets:
     if style.set_layer == "ds":
         return DeepSets(num_in, num_out, count, style.depth, style.pool, generator)
     return Attentions(num_in, num_out, count, style.heads, generator)

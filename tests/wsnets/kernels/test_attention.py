@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 
 from tests.wsnets.kernels.exactness import assert_all_as_exact
 from wsnets.kernels import native
-from wsnets.kernels.attention import add_set_attention
+from wsnets.kernels.attention import Block, attend_sets
 from wsnets.models.dws_functions import SetAttention
 
 ISAS = native.isas()
@@ -49,7 +49,10 @@ def _inputs(case: tuple[int, ...], generator: Generator, size: float = 1.0) -> t
 
 
 def _native(inputs: tuple[Tensor, ...], heads: int, start: Tensor, isa: str = "") -> Tensor:
-    return torch.stack(add_set_attention(*inputs, heads, FACTOR, list(start.clone().unbind(0)), isa=isa))
+    x, *maps = inputs
+    starts = [s.clone() for s in start.unbind(0)]
+    block = Block(0, tuple(range(len(starts))), heads, tuple(maps))
+    return torch.stack(attend_sets([block], [x], starts, [s.new_zeros(s.shape[:2]) for s in starts], FACTOR, isa))
 
 
 def _values(inputs, heads: int, start: Tensor, gradient: Tensor, isa: str | None) -> list[Tensor]:
@@ -58,8 +61,7 @@ def _values(inputs, heads: int, start: Tensor, gradient: Tensor, isa: str | None
     if isa is None:
         z = given[-1] + FACTOR * SetAttention.apply(*given[:-1], heads)
     else:
-        sums = [s.clone() for s in given[-1].unbind(0)]
-        z = torch.stack(add_set_attention(*given[:-1], heads, FACTOR, sums, isa=isa))
+        z = _native(given[:-1], heads, given[-1], isa)
     return [z.detach(), *torch.autograd.grad(z, given, gradient)]
 
 
@@ -120,15 +122,87 @@ def test_only_what_the_kernel_has_is_taken(generator: Generator):
     assert torch.func.vmap(lambda y: y if native.takes(y) else y + 1)(x).equal(x + 1)
 
 
+# Blocks as (source, targets, heads, channels of a head): two sources of 3 and 18 channels, three targets, of which the
+# second begins with a level alone and the third is wider.
+BLOCKS = [(0, (0, 1), 2, 4), (0, (2,), 2, 9), (1, (1, 0), 4, 2), (1, (2,), 1, 18)]
+WIDTHS = (8, 8, 18)
+
+
+def _several(fields: int, units: int, generator: Generator) -> list[Tensor]:
+    """Sources, maps of all blocks, starts of the first and the third target, levels of all."""
+    shapes = [(3, fields, units), (18, fields, units)]
+    for source, targets, heads, channels in BLOCKS:
+        out, count = heads * channels, len(targets)
+        shapes += [(3 * out * count, shapes[source][0]), (3 * out * count,), (count, out, out), (count, out)]
+    shapes += [(8, fields, units), (18, fields, units), *((width, fields) for width in WIDTHS)]
+    return [torch.randn(s, generator=generator, dtype=torch.float64) / s[-1] ** 0.5 for s in shapes]
+
+
+def _blocks_and(given: list[Tensor]) -> tuple[list[Block], list[Tensor], list[Tensor | None], list[Tensor]]:
+    maps = given[2:-5]
+    blocks = [Block(*b[:3], tuple(maps[4 * i : 4 * i + 4])) for i, b in enumerate(BLOCKS)]
+    return blocks, given[:2], [given[-5].clone(), None, given[-4].clone()], given[-3:]
+
+
+def _values_of_several(inputs: list[Tensor], gradients: list[Tensor], isa: str | None) -> list[Tensor]:
+    given = [x.clone().requires_grad_() for x in inputs]
+    blocks, xs, starts, levels = _blocks_and(given)
+    if isa is None:
+        sums = [v.unsqueeze(2) + (0.0 if s is None else s) for s, v in zip(starts, levels, strict=True)]
+        for block in blocks:
+            terms = SetAttention.apply(xs[block.source], *block.maps, block.heads).unbind(0)
+            for target, term in zip(block.targets, terms, strict=True):
+                sums[target] = sums[target] + FACTOR * term
+    else:
+        sums = list(attend_sets(blocks, xs, starts, levels, FACTOR, isa))
+    return [*(z.detach() for z in sums), *torch.autograd.grad(sums, given, gradients)]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("fields", "units"), [(1, 1), (9, 32), (5, 33), (37, 7)])
+def test_several_blocks_are_as_exact_as_torch(fields: int, units: int, isa: str, generator: Generator):
+    draws = []
+    for _ in range(16):
+        inputs = _several(fields, units, generator)
+        gradients = [torch.randn(w, fields, units, generator=generator, dtype=torch.float64) for w in WIDTHS]
+        single = ([x.float() for x in inputs], [g.float() for g in gradients])
+        exact = _values_of_several(inputs, gradients, None)
+        draws.append((_values_of_several(*single, isa), _values_of_several(*single, None), exact))
+    assert_all_as_exact(draws)
+
+
+def test_several_blocks_do_not_depend_on_the_batch_or_on_threads(generator: Generator):
+    inputs = [x.float() for x in _several(23, 7, generator)]
+    gradients = [torch.randn(w, 23, 7, generator=generator) for w in WIDTHS]
+    together, before = _values_of_several(inputs, gradients, ISAS[0]), torch.get_num_threads()
+    torch.set_num_threads(3)
+    threaded = _values_of_several(inputs, gradients, ISAS[0])
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(together, threaded, strict=True))
+    for n in range(23):
+        alone = [x[:, n : n + 1].contiguous() if x.ndim > 1 and x.shape[1] == 23 else x for x in inputs]
+        blocks, xs, starts, levels = _blocks_and(alone)
+        for one, many in zip(attend_sets(blocks, xs, starts, levels, FACTOR), together, strict=False):
+            assert torch.equal(one, many[:, n : n + 1])
+
+
 def test_what_does_not_fit_is_refused(generator: Generator):
-    x, weight, *rest = (t.float() for t in _inputs((3, 2, 4, 1, 2, 5), generator))
-    sums = [torch.zeros(8, 2, 5)]
-    for arguments, message in [
-        ((x[:2].contiguous(), weight, *rest, 2, 1.0, sums), "weight, bias: expected"),
-        ((x, weight, *rest, 3, 1.0, sums), "heads: expected a divisor"),
-        ((x, weight, *rest, 2, 1.0, [torch.zeros(8, 2, 4)]), "sums: expected J arrays"),
-        ((x, weight, *rest, 2, 1.0, [*sums, *sums]), "sums: expected J arrays"),
-        ((x, weight, *rest, 2, 1.0, sums, "mmx"), "isa='mmx': this machine or build does not have it"),
+    x, *maps = (t.float() for t in _inputs((3, 2, 4, 1, 2, 5), generator))
+    start, level = torch.zeros(8, 2, 5), torch.zeros(8, 2)
+
+    def attend(x=x, source=0, targets=(0,), heads=2, maps=tuple(maps), starts=(start,), isa="", blocks=1):
+        block = Block(source, targets, heads, maps)
+        return attend_sets([block] * blocks, [x], [s.clone() for s in starts], [level] * len(starts), 1.0, isa)
+
+    for wrong, message in [
+        ({"x": x[:2].contiguous()}, "weight, bias: expected"),
+        ({"heads": 3}, "heads: expected a divisor"),
+        ({"starts": (torch.zeros(8, 2, 4),)}, "sums: expected \\(out, N, T\\)"),
+        ({"starts": (start, start)}, "sums: expected each to be a target"),
+        ({"targets": (0, 0)}, "targets: expected J of them"),
+        ({"targets": (1,)}, "targets: expected indices of sums"),
+        ({"source": 1}, "sources: expected indices of xs"),
+        ({"isa": "mmx"}, "isa='mmx': this machine or build does not have it"),
     ]:
         with pytest.raises(ValueError, match=message):
-            add_set_attention(*arguments)
+            attend(**wrong)

@@ -4,22 +4,44 @@
 
 namespace {
 
-nf::Problem problem_of(const ReadFloats& x, const ReadFloats& weight, const ReadFloats& bias, const ReadFloats& out_weight,
-                       const ReadFloats& out_bias, int heads, float scale, int threads) {
-    expect(x.ndim() == 3 && x.size() > 0, "x: expected (in, N, T), none of them zero");
+using Many = std::vector<Floats>;
+
+// What several problems are made of: lists of the same length, or of four arrays for each; problems of one x in a row.
+struct Given {
+    const Many& xs;                             // (in, N, T)
+    const std::vector<int>& sources;            // which x each problem has
+    const Many& maps;                           // weight, bias, out_weight, out_bias of each
+    const std::vector<int>& heads;
+    const std::vector<std::vector<int>>& targets;  // of each: which sums
+    const std::vector<Floats>& sums;            // (out, N, T)
+    const std::vector<Optional>& levels;        // (out, N)
+    const std::vector<bool>& fresh;
+    const Many& saved;                          // of each, or none at all
+    float scale;
+};
+
+nf::Problem problem_of(const Given& given, std::size_t i) {
+    const auto source = static_cast<std::size_t>(given.sources[i]);
+    expect(source < given.xs.size(), "sources: expected indices of xs");
+    const Floats& x = given.xs[source];
+    const Floats &weight = given.maps[4 * i], &bias = given.maps[4 * i + 1], &out_weight = given.maps[4 * i + 2],
+                 &out_bias = given.maps[4 * i + 3];
+    const bool same_sets = x.ndim() == 3 && x.size() > 0 && given.xs[0].ndim() == 3 && x.shape(1) == given.xs[0].shape(1) &&
+                           x.shape(2) == given.xs[0].shape(2);
+    expect(same_sets, "x: expected (in, N, T), none of them zero, the same N and T for all");
     expect(out_weight.ndim() == 3 && out_weight.shape(0) > 0, "out_weight: expected (J, out, out)");
-    expect(threads >= 1, "threads: expected 1 or more");
-    nf::Problem p;
+    nf::Problem p{};
     p.num_in = static_cast<int>(x.shape(0));
     p.num_fields = static_cast<std::int64_t>(x.shape(1));
     p.size = static_cast<int>(x.shape(2));
     p.num_targets = static_cast<int>(out_weight.shape(0));
     p.num_out = static_cast<int>(out_weight.shape(1));
-    p.num_heads = heads;
-    p.threads = threads;
-    p.scale = scale;
+    p.num_heads = given.heads[i];
+    p.is_first = i == 0 || given.sources[i - 1] != given.sources[i];
+    p.is_last = i + 1 == given.sources.size() || given.sources[i + 1] != given.sources[i];
+    p.scale = given.scale;
     const std::int64_t rows = 3LL * p.num_targets * p.num_out;
-    expect(heads >= 1 && p.num_out >= 1 && p.num_out % heads == 0, "heads: expected a divisor of the number of outputs");
+    expect(p.num_heads >= 1 && p.num_out >= 1 && p.num_out % p.num_heads == 0, "heads: expected a divisor of the number of outputs");
     expect(has_shape(weight, {rows, p.num_in}) && has_shape(bias, {rows}), "weight, bias: expected (3 J out, in), (3 J out,)");
     expect(has_shape(out_weight, {p.num_targets, p.num_out, p.num_out}) && has_shape(out_bias, {p.num_targets, p.num_out}),
            "out_weight, out_bias: expected (J, out, out), (J, out)");
@@ -28,53 +50,78 @@ nf::Problem problem_of(const ReadFloats& x, const ReadFloats& weight, const Read
     p.bias = bias.data();
     p.out_weight = out_weight.data();
     p.out_bias = out_bias.data();
-    p.saved = nullptr;
+    if (!given.saved.empty()) {
+        expect(has_shape(given.saved[i], {p.num_targets, p.num_fields, nf::saved_of_field(p)}), "saved: expected (J, N, numbers of a field)");
+        p.saved = given.saved[i].data();
+    }
     return p;
 }
 
-template <class Array>
-void expect_saved(const nf::Problem& p, const Array& saved) {
-    expect(has_shape(saved, {p.num_targets, p.num_fields, p.num_out + p.num_heads, p.size}), "saved: expected (J, N, out + heads, T)");
-}
-
-template <class Array>
-void expect_sums(const nf::Problem& p, const std::vector<Array>& sums) {
-    bool fit = static_cast<int>(sums.size()) == p.num_targets;
-    for (const Array& array : sums) fit = fit && has_shape(array, {p.num_out, p.num_fields, p.size});
-    expect(fit, "sums: expected J arrays (out, N, T)");
-}
-
-void attend(ReadFloats x, ReadFloats weight, ReadFloats bias, ReadFloats out_weight, ReadFloats out_bias, int heads,
-            float scale, int threads, const std::string& isa, const std::vector<Floats>& sums, std::optional<Floats> saved) {
-    nf::Problem p = problem_of(x, weight, bias, out_weight, out_bias, heads, scale, threads);
-    expect_sums(p, sums);
-    std::vector<float*> into;
-    for (const Floats& array : sums) into.push_back(array.data());
-    if (saved.has_value()) {
-        expect_saved(p, *saved);
-        p.saved = saved->data();
+// The targets of a problem; a sum's level, and whether it is fresh, are for the first problem that has it.
+void add_targets(const Given& given, std::size_t i, std::vector<bool>& seen, nf::Problem& p) {
+    expect(static_cast<int>(given.targets[i].size()) == p.num_targets, "targets: expected J of them");
+    for (const int target : given.targets[i]) {
+        const auto t = static_cast<std::size_t>(target);
+        expect(t < given.sums.size(), "targets: expected indices of sums");
+        const Optional& level = given.levels[t];
+        expect(has_shape(given.sums[t], {p.num_out, p.num_fields, p.size}), "sums: expected (out, N, T)");
+        expect(!level.has_value() || has_shape(*level, {p.num_out, p.num_fields}), "levels: expected (out, N)");
+        p.sums.push_back({given.sums[t].data(), seen[t] ? nullptr : data(level), !seen[t] && given.fresh[t]});
+        seen[t] = true;
     }
-    const Isa chosen = choose(isa);
-    const nb::gil_scoped_release released;
-    chosen.attend(p, into);
 }
 
-void attend_back(ReadFloats x, ReadFloats weight, ReadFloats bias, ReadFloats out_weight, ReadFloats out_bias, int heads,
-                 float scale, int threads, const std::string& isa, const std::vector<ReadFloats>& d_sums, Floats saved,
-                 std::optional<Floats> dx, Floats d_weight, Floats d_bias, Floats d_out_weight, Floats d_out_bias) {
-    nf::Problem p = problem_of(x, weight, bias, out_weight, out_bias, heads, scale, threads);
-    expect_sums(p, d_sums);
-    expect_saved(p, saved);
-    expect((!dx.has_value() || dx->size() == x.size()) && d_weight.size() == weight.size() && d_bias.size() == bias.size() &&
-               d_out_weight.size() == out_weight.size() && d_out_bias.size() == out_bias.size(),
-           "gradients: expected the sizes of what they belong to");
-    p.saved = saved.data();
-    nf::Gradients g{{}, dx.has_value() ? dx->data() : nullptr, d_weight.data(), d_bias.data(), d_out_weight.data(),
-                    d_out_bias.data()};
-    for (const ReadFloats& array : d_sums) g.sums.push_back(array.data());
+std::vector<nf::Problem> problems_of(const Given& given, int threads) {
+    const std::size_t count = given.sources.size();
+    expect(threads >= 1, "threads: expected 1 or more");
+    expect(count > 0 && !given.xs.empty() && given.maps.size() == 4 * count && given.heads.size() == count &&
+               given.targets.size() == count && (given.saved.empty() || given.saved.size() == count) &&
+               given.levels.size() == given.sums.size() && given.fresh.size() == given.sums.size(),
+           "sources, maps, heads, targets, saved: expected one for each problem; sums, levels, fresh: one for each target");
+    std::vector<bool> seen(given.sums.size(), false), begun(given.xs.size(), false);
+    std::vector<nf::Problem> problems;
+    for (std::size_t i = 0; i < count; ++i) {
+        nf::Problem p = problem_of(given, i);
+        const auto source = static_cast<std::size_t>(given.sources[i]);
+        expect(!p.is_first || !begun[source], "sources: expected problems of one x in a row");
+        begun[source] = true;
+        add_targets(given, i, seen, p);
+        problems.push_back(std::move(p));
+    }
+    for (const bool reached : seen) expect(reached, "sums: expected each to be a target");
+    return problems;
+}
+
+void attend(const Many& xs, const std::vector<int>& sources, const Many& maps, const std::vector<int>& heads,
+            const std::vector<std::vector<int>>& targets, const Many& sums, const std::vector<Optional>& levels,
+            const std::vector<bool>& fresh, const Many& saved, float scale, int threads, const std::string& isa) {
+    const std::vector<nf::Problem> problems =
+        problems_of({xs, sources, maps, heads, targets, sums, levels, fresh, saved, scale}, threads);
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
-    chosen.attend_back(p, g);
+    chosen.attend(problems, threads);
+}
+
+void attend_back(const Many& xs, const std::vector<int>& sources, const Many& maps, const std::vector<int>& heads,
+                 const std::vector<std::vector<int>>& targets, const Many& d_sums, const std::vector<Optional>& d_levels,
+                 const Many& saved, float scale, const std::vector<Optional>& d_xs, const Many& d_maps, int threads,
+                 const std::string& isa) {
+    const std::vector<bool> fresh(d_sums.size(), false);
+    const std::vector<nf::Problem> problems =
+        problems_of({xs, sources, maps, heads, targets, d_sums, d_levels, fresh, saved, scale}, threads);
+    expect(!saved.empty() && d_xs.size() == xs.size() && d_maps.size() == maps.size(),
+           "saved, d_xs, d_maps: expected one for each of what they belong to");
+    for (std::size_t i = 0; i < maps.size(); ++i)
+        expect(d_maps[i].size() == maps[i].size(), "d_maps: expected the sizes of the maps");
+    for (std::size_t i = 0; i < xs.size(); ++i)
+        expect(!d_xs[i].has_value() || d_xs[i]->size() == xs[i].size(), "d_xs: expected the sizes of xs");
+    std::vector<nf::Gradients> gradients;
+    for (std::size_t i = 0; i < sources.size(); ++i)
+        gradients.push_back({data(d_xs[static_cast<std::size_t>(sources[i])]), d_maps[4 * i].data(), d_maps[4 * i + 1].data(),
+                             d_maps[4 * i + 2].data(), d_maps[4 * i + 3].data()});
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.attend_back(problems, gradients, threads);
 }
 
 }  // namespace

@@ -21,8 +21,8 @@ namespace {
 
 struct Isa {
     const char* name;
-    void (*attend)(const nf::Problem&, const std::vector<float*>&);
-    void (*attend_back)(const nf::Problem&, const nf::Gradients&);
+    void (*attend)(const std::vector<nf::Problem>&, int);
+    void (*attend_back)(const std::vector<nf::Problem>&, const std::vector<nf::Gradients>&, int);
     void (*map)(const nf::Matrices&);
     void (*map_back)(const nf::Matrices&, const nf::MatrixGradients&);
     void (*entries)(const nf::Entries&);

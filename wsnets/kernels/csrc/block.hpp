@@ -23,6 +23,13 @@ struct Shape {
           num_in(p.num_in), num_out(p.num_out), num_heads(p.num_heads), rows(3 * p.num_out),
           in_padded(round_up(p.num_in, kLanes)), out_padded(round_up(p.num_out, kLanes)) {}
 
+    // Makes every count at least that of another shape of the same sets.
+    void cover(const Shape& s) {
+        for (const auto count : {&Shape::channels, &Shape::num_in, &Shape::num_out, &Shape::num_heads, &Shape::rows,
+                                 &Shape::in_padded, &Shape::out_padded})
+            this->*count = std::max(this->*count, s.*count);
+    }
+
     // Row of the given weights of row r of target t in the order (q k v, G, D).
     std::int64_t given_row(const Problem& p, int t, int r) const {
         const int kind = r / num_out, head = r % num_out / channels, channel = r % channels;
@@ -80,25 +87,81 @@ struct Outside {
                 for (; i < s.size; ++i) target[i] = source[i] * scale;
             }
     }
+    // level: of every row and field, or null for zero; its rows lie level_stride apart.
     template <bool add>
-    void write(const Shape& s, const float* from, float scale, float* to) const {
+    void write(const Shape& s, const float* from, float scale, float* to, const float* level = nullptr,
+               std::int64_t level_stride = 0) const {
         for (int r = 0; r < count; ++r)
             for (int f = 0; f < fields; ++f) {
                 const float* const source = from + r * s.ld + f * s.padded;
                 float* const target = to + r * row_stride + f * field_stride;
+                const float start = level == nullptr ? 0.0f : level[r * level_stride + f];
                 int i = 0;
                 for (; i + kLanes <= s.size; i += kLanes) {
-                    const vec value = load(source + i) * scale;
+                    const vec value = start + load(source + i) * scale;
                     *reinterpret_cast<vec_unaligned*>(target + i) = add ? load_unaligned(target + i) + value : value;
                 }
-                for (; i < s.size; ++i) target[i] = (add ? target[i] : 0.0f) + source[i] * scale;
+                for (; i < s.size; ++i) target[i] = (add ? target[i] : 0.0f) + (start + source[i] * scale);
+            }
+    }
+
+    // Sums over T, to (rows, fields) with rows to_stride apart.
+    void sum(const Shape& s, const float* from, float* to, std::int64_t to_stride) const {
+        for (int r = 0; r < count; ++r)
+            for (int f = 0; f < fields; ++f) {
+                const float* const source = from + r * row_stride + f * field_stride;
+                vec sums{};
+                int i = 0;
+                for (; i + kLanes <= s.size; i += kLanes) sums += load_unaligned(source + i);
+                double total = NF_ISA::sum(sums);
+                for (; i < s.size; ++i) total += source[i];
+                to[r * to_stride + f] = static_cast<float>(total);
             }
     }
 };
 
-// Buffers of one thread.
+// A bit for each lane: whether it is positive.
+NF_INLINE std::uint32_t positive(vec v) {
+#if NF_LANES == 16
+    return _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_GT_OQ);
+#else
+    std::uint32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits |= static_cast<std::uint32_t>(v[i] > 0.0f) << i;
+    return bits;
+#endif
+}
+
+// The lanes whose bits are set; zero in the others.
+NF_INLINE vec chosen(std::uint32_t bits, vec v) {
+    const ivec bit = (ivec{} + 1) << lane_numbers();
+    const ivec wanted = (bit & static_cast<std::int32_t>(bits)) != 0;
+    return (vec)((ivec)v & wanted);
+}
+
+// Which of the values of one field (out, T) are positive: a bit each, every row in whole words.
+inline void write_signs(const Shape& s, const float* values, float* words) {
+    for (int r = 0; r < s.num_out; ++r)
+        for (int t = 0; t < s.size; t += 32) {
+            std::uint32_t word = 0;
+            for (int i = 0; i < 32 && t + i < s.padded; i += kLanes) word |= positive(load(values + r * s.ld + t + i)) << i;
+            std::memcpy(words++, &word, 4);
+        }
+}
+
+// to = from where such a bit is set, else zero.
+inline void choose_by_signs(const Shape& s, const float* words, const float* from, float* to) {
+    for (int r = 0; r < s.num_out; ++r)
+        for (int t = 0; t < s.size; t += 32) {
+            std::uint32_t word;
+            std::memcpy(&word, words++, 4);
+            for (int i = 0; i < 32 && t + i < s.padded; i += kLanes)
+                store(to + r * s.ld + t + i, chosen(word >> i, load(from + r * s.ld + t + i)));
+        }
+}
+
+// Buffers of one thread, for shapes up to one.
 struct Workspace {
-    const Shape& shape;
+    Shape shape;
     Buffer x, x_turned, dx, qkv, grads, o, o_turned, h, g, inverse;
     HeadSpace head;
 
@@ -108,12 +171,18 @@ struct Workspace {
           o_turned(make_buffer(static_cast<std::ptrdiff_t>(s.columns) * s.out_padded)), h(rows(s.num_out)), g(rows(s.num_out)),
           inverse(rows(s.num_heads)), head(s.channels, s.padded) {}
 
-    Buffer rows(int count) const { return make_buffer(static_cast<std::ptrdiff_t>(count) * shape.ld); }
+    Buffer rows(int count) const { return make_buffer(count * shape.ld); }
 
-    Head head_of(int number, int field, float factor) const {
-        const std::ptrdiff_t at = number * shape.channels * shape.ld + field * shape.padded, kind = shape.num_out * shape.ld;
+    // What an earlier, fuller chunk left behind must not count.
+    void clear() {
+        for (const auto& [buffer, count] : {std::pair{g.get(), shape.num_out}, std::pair{h.get(), shape.num_out}, std::pair{grads.get(), shape.rows}})
+            std::memset(buffer, 0, static_cast<std::size_t>(count * shape.ld) * 4);
+    }
+
+    Head head_of(const Shape& s, int number, int field, float factor) const {
+        const std::ptrdiff_t at = number * s.channels * s.ld + field * s.padded, kind = s.num_out * s.ld;
         const float* const q = qkv.get() + at;
-        return {shape.channels, shape.size, shape.padded, shape.ld, factor, q, q + kind, q + 2 * kind};
+        return {s.channels, s.size, s.padded, s.ld, factor, q, q + kind, q + 2 * kind};
     }
 };
 

@@ -4,8 +4,8 @@
 
 #define NF_DECLARE(isa)                                           \
     namespace nf::isa {                                           \
-    void attend_sets(const Problem&, const std::vector<float*>&); \
-    void attend_sets_back(const Problem&, const Gradients&);      \
+    void attend_sets(const std::vector<Problem>&, int threads);   \
+    void attend_sets_back(const std::vector<Problem>&, const std::vector<Gradients>&, int threads); \
     void map_matrices(const Matrices&);                           \
     void map_matrices_back(const Matrices&, const MatrixGradients&); \
     void work_on_entries(const Entries&);                         \

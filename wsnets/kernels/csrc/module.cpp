@@ -12,19 +12,14 @@ NB_MODULE(_native, m) {
             return names;
         },
         "Instruction sets this machine can run, fastest first.");
-    m.def("attend", &attend, nb::arg("x").noconvert(), nb::arg("weight").noconvert(), nb::arg("bias").noconvert(),
-          nb::arg("out_weight").noconvert(), nb::arg("out_bias").noconvert(), nb::arg("heads"), nb::arg("scale"),
-          nb::arg("threads"), nb::arg("isa"), nb::arg("sums").noconvert(), nb::arg("saved").noconvert().none(),
-          "Add scale z to the sums; keep what the gradient needs in `saved`.");
-    m.def("attend_back", &attend_back, nb::arg("x").noconvert(), nb::arg("weight").noconvert(),
-          nb::arg("bias").noconvert(), nb::arg("out_weight").noconvert(), nb::arg("out_bias").noconvert(), nb::arg("heads"),
-          nb::arg("scale"), nb::arg("threads"), nb::arg("isa"), nb::arg("d_sums").noconvert(), nb::arg("saved").noconvert(),
-          nb::arg("dx").noconvert().none(), nb::arg("d_weight").noconvert(), nb::arg("d_bias").noconvert(),
-          nb::arg("d_out_weight").noconvert(), nb::arg("d_out_bias").noconvert(), "Write the gradients.");
     // Nothing may be converted: a result would be written into a copy.
     const auto same = nb::arg().noconvert();
     const auto same_or_none = nb::arg().noconvert().none();
     const auto any = nb::arg();
+    m.def("attend", &attend, same, any, same, any, any, same, same, any, same, any, any, any,
+          "Add scale z to the sums; keep what the gradient needs in `saved`.");
+    m.def("attend_back", &attend_back, same, any, same, any, any, same, same, same, any, same, same, any, any,
+          "Write the gradients.");
     m.def("map_matrices", &map, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, any, any,
           "Activate, map and pool.");
     m.def("map_matrices_back", &map_back, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same,

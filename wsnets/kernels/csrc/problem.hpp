@@ -6,23 +6,36 @@
 
 namespace nf {
 
+// One target of set attention: what its values start with, and where they go; or the gradients of both.
+struct Sum {
+    float* values;  // (out, N, T)
+    float* level;   // (out, N), for all neurons alike; null where an earlier problem has the target already
+    bool is_fresh;  // whether values hold nothing yet
+};
+
 struct Problem {
     std::int64_t num_fields;
     int size;  // T
     int num_in, num_out, num_heads, num_targets;
-    int threads;
+    bool is_first, is_last;   // of the problems with this x, which follow each other
     float scale;              // of what is added to the sums
     const float* x;           // (in, N, T)
     const float* weight;      // (3 D J G, in), rows ordered (q k v, D, J, G)
     const float* bias;        // (3 D J G,)
     const float* out_weight;  // (J, out, out)
     const float* out_bias;    // (J, out)
-    float* saved;             // (J, N, out + G, T): values after attention, then the softmax's inverse denominators; or null
+    float* saved;             // (J, N, saved_of_field): see sets.hpp; or null
+    std::vector<Sum> sums;    // J
 };
 
+// Numbers kept of one field and target: values after attention (out, T), the softmax's inverse denominators (G, T), and
+// a bit for each value of the output map, in whole words for every row: whether it is positive.
+inline std::int64_t saved_of_field(const Problem& p) {
+    return static_cast<std::int64_t>(p.num_out + p.num_heads) * p.size + static_cast<std::int64_t>(p.num_out) * ((p.size + 31) / 32);
+}
+
 struct Gradients {
-    std::vector<const float*> sums;  // J times (out, N, T), given
-    float* x;                        // (in, N, T), or null
+    float* x;  // (in, N, T), or null; the same for all problems with this x
     float *weight, *bias, *out_weight, *out_bias;
 };
 
