@@ -26,7 +26,8 @@ def moments(y: Tensor, isa: str = "") -> tuple[Tensor, Tensor]:
 class MapMatrix(Function):
     """As dws_functions.MatrixMap without a mask: activation, linear map and pools; isa: forces an instruction set.
 
-    Shapes: y (N, O, I, C), weight (C', C); gamma, beta, mean and inverse (C,), or None for relu(y), or y where `raw`.
+    Pools are channels first, over I, over O and over both, of which equal largest rows share the gradient. Shapes: y
+    (N, O, I, C), weight (C', C); z (N, O, I, C'), rows (C, N, O), columns (C, N, I), pooled (C, N); gamma, beta, mean and inverse (C,), or None for relu(y), or y where `raw`.
     of_batch: mean and inverse are of this very y.
     """
 
@@ -41,31 +42,35 @@ class MapMatrix(Function):
         pool: str,
         raw: bool,
         isa: str = "",
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         from wsnets.kernels import _native
 
         y, weight = y.contiguous(), weight.contiguous()
         n, num_rows, num_columns, channels = y.shape
         z = y.new_empty(n, num_rows, num_columns, len(weight))
-        rows, columns = y.new_empty(n, num_rows, channels), y.new_empty(n, num_columns, channels)
+        shapes = ((channels, n, num_rows), (channels, n, num_columns), (channels, n))
+        pools = tuple(y.new_empty(shape) for shape in shapes)
         activation = (None, None, None) if raw else _activation(y, gamma, beta, statistics)
-        arrays = (array(y), array(weight), pool, *map(array, activation), array(z), array(rows), array(columns))
+        arrays = (array(y), array(weight), pool, *map(array, activation), array(z), *map(array, pools))
         _native.map_matrices(*arrays, torch.get_num_threads(), isa)
-        ctx.save_for_backward(y, weight, rows, columns)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(y, weight, *pools)
         ctx.activation, ctx.statistics, ctx.pool, ctx.isa = activation, statistics, pool, isa
-        return z, rows, columns
+        return z, *pools
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dz: Tensor, d_rows: Tensor, d_columns: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, dz: Tensor | None, *d_pools: Tensor | None) -> tuple[Tensor | None, ...]:
         from wsnets.kernels import _native
 
-        y, weight, rows, columns = ctx.saved_tensors
+        y, weight, *pools = ctx.saved_tensors
+        dz = y.new_zeros(*y.shape[:3], len(weight)) if dz is None else dz
+        d_pools = tuple(None if g is None else g.contiguous() for g in d_pools)
         dy = torch.empty_like(y) if ctx.needs_input_grad[0] or ctx.needs_input_grad[2] else None
         d_weight, d_shift, d_scaled = torch.empty_like(weight), y.new_empty(y.shape[3]), y.new_empty(y.shape[3])
         given = (array(y), array(weight), ctx.pool, *map(array, ctx.activation), array(dz.contiguous()))
-        pools = (rows, columns, d_rows.contiguous(), d_columns.contiguous(), dy, d_weight, d_shift, d_scaled)
-        _native.map_matrices_back(*given, *map(array, pools), torch.get_num_threads(), ctx.isa)
+        others = (*pools, *d_pools, dy, d_weight, d_shift, d_scaled)
+        _native.map_matrices_back(*given, *map(array, others), torch.get_num_threads(), ctx.isa)
         if ctx.statistics is None or dy is None:
             return dy, d_weight, None, None, None, None, None, None
         (scale, _, mean), (_, inverse, of_batch) = ctx.activation, ctx.statistics
@@ -91,7 +96,7 @@ def _activation(
 
 
 class SpreadMatrix(Function):
-    """As dws_functions.Spread: z (N, O, I, C) + rows (N, O, C) + columns (N, I, C), in place."""
+    """As dws_functions.Spread, channels first: z (N, O, I, C) + rows (C, N, O) + columns (C, N, I), in place."""
 
     @staticmethod
     def forward(ctx, z: Tensor, rows: Tensor, columns: Tensor, isa: str = "") -> Tensor:
@@ -109,6 +114,6 @@ class SpreadMatrix(Function):
         from wsnets.kernels import _native
 
         dy = dy.contiguous()
-        rows, columns = dy.new_empty(*dy.shape[:2], dy.shape[3]), dy.new_empty(len(dy), *dy.shape[2:])
+        rows, columns = (dy.new_empty(dy.shape[3], len(dy), dy.shape[axis]) for axis in (1, 2))
         _native.gather(array(dy), array(rows), array(columns), torch.get_num_threads(), ctx.isa)
         return dy, rows, columns, None

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from neuralfields.spec import FieldSpec
 from wsnets.heads import dropout
 from wsnets.kernels import matrices
+from wsnets.kernels.activation import ActivateSet, BatchNorm
 from wsnets.kernels.attention import Block, attend_sets
 from wsnets.kernels.native import takes
 from wsnets.models.dws_functions import Activate, MatrixMap, SetAttention, Spread, Statistics, moments, reduce
@@ -220,16 +221,32 @@ class SiteActivation(nn.Module):
         if self.training:
             native = self.is_matrix and takes(y)
             mean, var = matrices.moments(y.detach()) if native else moments(y.detach(), self.summed)
-            count = y.numel() // len(mean)
-            self.running_mean.lerp_(mean, _MOMENTUM)
-            self.running_var.lerp_(var * (count / max(1, count - 1)), _MOMENTUM)
+            self._follow(mean, var, y.numel() // len(mean))
         statistics = Statistics(mean.view(self.shape), (var + _EPSILON).rsqrt().view(self.shape), self.training)
         return self.weight.view(self.shape), self.bias.view(self.shape), statistics, mask
 
-    def forward(self, y: Tensor, generator: Generator | None) -> Tensor:
-        """Activate a set (F C, N, T)."""
+    def forward(self, y: Tensor, pool: Pool, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """Activate a set (F C, N, T) and pool it, (F C, N)."""
+        if takes(y) and not (self.training and self.p_dropout > 0.0):
+            return self._by_kernel(y, pool)
         grouped = y.view(self.groups, -1, *y.shape[1:])
-        return Activate.apply(grouped, *self.settings(grouped, generator)).view(y.shape)
+        x = Activate.apply(grouped, *self.settings(grouped, generator)).view(y.shape)
+        return x, reduce(x, 2, pool)
+
+    def _by_kernel(self, y: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
+        if self.norm == "none":
+            return ActivateSet.apply(y, None, None, None, pool)
+        running = (self.running_mean, self.running_var)
+        mean, var = map(torch.empty_like, running) if self.training else running
+        x, pooled = ActivateSet.apply(y, self.weight, self.bias, BatchNorm(mean, var, self.training, _EPSILON), pool)
+        if self.training:
+            self._follow(mean, var, y.numel() // len(mean))
+        return x, pooled
+
+    def _follow(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Move the running statistics towards those of a batch."""
+        self.running_mean.lerp_(mean, _MOMENTUM)
+        self.running_var.lerp_(var * (count / max(1, count - 1)), _MOMENTUM)
 
 
 @dataclass(frozen=True)
@@ -254,18 +271,19 @@ def see(
     if len(place.free) == 2:
         settings = (None,) * 4 if activation is None else activation.settings(x, generator)
         entries = x.new_empty(0, x.shape[3]) if entries is None else entries
-        mapped, rows, columns = _map_matrix(x, entries, pool, activation is None, settings)
-        rows, columns = (p.permute(2, 0, 1).contiguous() for p in (rows, columns))
-        return Seen(dict(zip(place.free, (rows, columns), strict=True)), reduce(rows, 2, pool), mapped)
-    x = x if activation is None else activation(x, generator)
-    return Seen({axis: x for axis in place.free}, reduce(x, 2, pool))
+        mapped, rows, columns, pooled = _map_matrix(x, entries, pool, activation is None, settings)
+        return Seen(dict(zip(place.free, (rows, columns), strict=True)), pooled, mapped)
+    x, pooled = (x, reduce(x, 2, pool)) if activation is None else activation(x, pool, generator)
+    return Seen({axis: x for axis in place.free}, pooled)
 
 
-def _map_matrix(y: Tensor, weight: Tensor, pool: Pool, raw: bool, settings: tuple) -> tuple[Tensor, Tensor, Tensor]:
-    """MatrixMap, by the native kernel where it can: it has no masks."""
+def _map_matrix(y: Tensor, weight: Tensor, pool: Pool, raw: bool, settings: tuple) -> tuple[Tensor, ...]:
+    """MatrixMap, by the native kernel where it can: it has no masks. Pools are channels first: rows, columns, both."""
     gamma, beta, statistics, mask = settings
     if mask is not None or not takes(y):
-        return MatrixMap.apply(y, weight, pool, raw, *settings)
+        mapped, *sides = MatrixMap.apply(y, weight, pool, raw, *settings)
+        rows, columns = (p.permute(2, 0, 1).contiguous() for p in sides)
+        return mapped, rows, columns, reduce(rows, 2, pool)
     given = None if statistics is None else (statistics.mean, statistics.inverse, statistics.of_batch)
     return matrices.MapMatrix.apply(y, weight, gamma, beta, given, pool, raw)
 
@@ -357,9 +375,10 @@ class DWSLayer(nn.Module):
         free = self.places[t].free
         if len(free) < 2:
             return sums[free[0]] if free else start.own.unsqueeze(2)
-        rows, columns = (sums[axis].permute(1, 2, 0).contiguous() for axis in free)
-        spread = matrices.SpreadMatrix if takes(rows) else Spread
-        return spread.apply(start.own, rows, columns)
+        rows, columns = (sums[axis] for axis in free)
+        if takes(rows):
+            return matrices.SpreadMatrix.apply(start.own, rows, columns)
+        return Spread.apply(start.own, rows.permute(1, 2, 0), columns.permute(1, 2, 0))
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,25 @@ namespace {
 bool is_per_channel(const Optional& array, const Floats& y) { return !array.has_value() || has_shape(*array, {static_cast<std::int64_t>(y.shape(3))}); }
 
 nf::Matrices matrices_of(const Floats& y, const ReadFloats& weight, const std::string& pool, const Optional& scale,
-                         const Optional& shift, const Optional& mean, const Floats& rows, const Floats& columns, int threads) {
+                         const Optional& shift, const Optional& mean, const Floats& rows, const Floats& columns, const Floats& pooled,
+                         int threads) {
     expect(y.ndim() == 4 && y.size() > 0, "y: expected (N, O, I, C), none of them zero");
     expect(threads >= 1, "threads: expected 1 or more");
     const std::int64_t n = static_cast<std::int64_t>(y.shape(0)), o = static_cast<std::int64_t>(y.shape(1)),
                        i = static_cast<std::int64_t>(y.shape(2)), c = static_cast<std::int64_t>(y.shape(3));
     expect(weight.ndim() == 2 && static_cast<std::int64_t>(weight.shape(1)) == c, "weight: expected (C', C)");
-    expect(has_shape(rows, {n, o, c}) && has_shape(columns, {n, i, c}), "rows, columns: expected (N, O, C), (N, I, C)");
+    expect(has_shape(rows, {c, n, o}) && has_shape(columns, {c, n, i}) && has_shape(pooled, {c, n}),
+           "rows, columns, pooled: expected (C, N, O), (C, N, I), (C, N)");
     expect(is_per_channel(scale, y) && is_per_channel(shift, y) && is_per_channel(mean, y) &&
                scale.has_value() == shift.has_value() && scale.has_value() == mean.has_value(),
            "scale, shift, mean: expected (C,) all three, or None");
-    expect(pool == "max" || pool == "mean" || pool == "sum", "pool: expected max, mean or sum");
     nf::Matrices m{};
     m.num_fields = n;
     m.num_rows = static_cast<int>(o);
     m.num_columns = static_cast<int>(i);
     m.channels = static_cast<int>(c);
     m.num_out = static_cast<int>(weight.shape(0));
-    m.pool = pool == "max" ? nf::Pool::max : pool == "mean" ? nf::Pool::mean : nf::Pool::sum;
+    m.pool = pool_of(pool);
     m.threads = threads;
     m.y = y.data();
     m.weight = weight.data();
@@ -34,6 +35,7 @@ nf::Matrices matrices_of(const Floats& y, const ReadFloats& weight, const std::s
     m.mean = data(mean);
     m.rows = rows.data();
     m.columns = columns.data();
+    m.pooled = pooled.data();
     return m;
 }
 
@@ -42,8 +44,8 @@ bool is_mapped(const nf::Matrices& m, const Floats& z) {
 }
 
 void map(Floats y, ReadFloats weight, const std::string& pool, Optional scale, Optional shift, Optional mean, Floats z,
-         Floats rows, Floats columns, int threads, const std::string& isa) {
-    nf::Matrices m = matrices_of(y, weight, pool, scale, shift, mean, rows, columns, threads);
+         Floats rows, Floats columns, Floats pooled, int threads, const std::string& isa) {
+    nf::Matrices m = matrices_of(y, weight, pool, scale, shift, mean, rows, columns, pooled, threads);
     expect(is_mapped(m, z), "z: expected (N, O, I, C')");
     m.z = z.data();
     const Isa chosen = choose(isa);
@@ -52,14 +54,16 @@ void map(Floats y, ReadFloats weight, const std::string& pool, Optional scale, O
 }
 
 void map_back(Floats y, ReadFloats weight, const std::string& pool, Optional scale, Optional shift, Optional mean, Floats dz,
-              Floats rows, Floats columns, Floats d_rows, Floats d_columns, Optional dy, Floats d_weight, Floats d_shift,
-              Floats d_scaled, int threads, const std::string& isa) {
-    const nf::Matrices m = matrices_of(y, weight, pool, scale, shift, mean, rows, columns, threads);
+              Floats rows, Floats columns, Floats pooled, Optional d_rows, Optional d_columns, Optional d_pooled, Optional dy,
+              Floats d_weight, Floats d_shift, Floats d_scaled, int threads, const std::string& isa) {
+    const nf::Matrices m = matrices_of(y, weight, pool, scale, shift, mean, rows, columns, pooled, threads);
     expect(is_mapped(m, dz), "dz: expected (N, O, I, C')");
-    expect(d_rows.size() == rows.size() && d_columns.size() == columns.size() && (!dy.has_value() || dy->size() == y.size()) &&
-               d_weight.size() == weight.size() && d_shift.size() == y.shape(3) && d_scaled.size() == y.shape(3),
+    for (const auto& [gradient, size] : {std::pair{d_rows, rows.size()}, std::pair{d_columns, columns.size()},
+                                         std::pair{d_pooled, pooled.size()}, std::pair{dy, y.size()}})
+        expect(!gradient.has_value() || gradient->size() == size, "gradients: expected the sizes of what they belong to");
+    expect(               d_weight.size() == weight.size() && d_shift.size() == y.shape(3) && d_scaled.size() == y.shape(3),
            "gradients: expected the sizes of what they belong to");
-    const nf::MatrixGradients g{dz.data(), d_rows.data(), d_columns.data(), data(dy), d_weight.data(), d_shift.data(), d_scaled.data()};
+    const nf::MatrixGradients g{dz.data(), data(d_rows), data(d_columns), data(d_pooled), data(dy), d_weight.data(), d_shift.data(), d_scaled.data()};
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
     chosen.map_back(m, g);
@@ -85,9 +89,9 @@ void with_sides(Floats y, Floats rows, Floats columns, int threads, const std::s
     nf::Entries e = entries_of(work, y, threads);
     constexpr bool moments = work == nf::EntriesWork::moments;
     const bool fit = moments ? has_shape(rows, {e.num_fields, e.channels}) && has_shape(columns, {e.num_fields, e.channels})
-                             : has_shape(rows, {e.num_fields, e.num_rows, e.channels}) &&
-                                   has_shape(columns, {e.num_fields, e.num_columns, e.channels});
-    expect(fit, moments ? "mean, squares: expected (N, C)" : "rows, columns: expected (N, O, C), (N, I, C)");
+                             : has_shape(rows, {e.channels, e.num_fields, e.num_rows}) &&
+                                   has_shape(columns, {e.channels, e.num_fields, e.num_columns});
+    expect(fit, moments ? "mean, squares: expected (N, C)" : "rows, columns: expected (C, N, O), (C, N, I)");
     e.rows = rows.data();
     e.columns = columns.data();
     const Isa chosen = choose(isa);

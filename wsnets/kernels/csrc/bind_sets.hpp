@@ -1,4 +1,4 @@
-// Bindings of set attention: arrays are checked, and passed on without a copy; the GIL is released meanwhile.
+// Bindings of what is done to sets, attention and activation: arrays are checked, and passed on without a copy; the GIL is released meanwhile.
 #pragma once
 #include "bindings.hpp"
 
@@ -122,6 +122,63 @@ void attend_back(const Many& xs, const std::vector<int>& sources, const Many& ma
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
     chosen.attend_back(problems, gradients, threads);
+}
+
+nf::Activation activation_of(const Floats& y, int channels, const std::string& pool, bool of_batch, float epsilon,
+                             const Optional& gamma, const Optional& beta, const Optional& mean, const Optional& variance,
+                             const Floats& x, const Floats& pooled, int threads) {
+    expect(y.ndim() == 3 && y.size() > 0, "y: expected (F C, N, T), none of them zero");
+    expect(threads >= 1, "threads: expected 1 or more");
+    expect(channels >= 1 && y.shape(0) % static_cast<std::size_t>(channels) == 0, "channels: expected a divisor of the number of rows");
+    for (const Optional& array : {gamma, beta, mean, variance})
+        expect(array.has_value() == gamma.has_value() && (!array.has_value() || has_shape(*array, {channels})),
+               "gamma, beta, mean, variance: expected (C,) all four, or None");
+    const auto rows = static_cast<std::int64_t>(y.shape(0)), n = static_cast<std::int64_t>(y.shape(1)), size = static_cast<std::int64_t>(y.shape(2));
+    expect(has_shape(x, {rows, n, size}) && has_shape(pooled, {rows, n}), "x, pooled: expected (F C, N, T), (F C, N)");
+    nf::Activation a{};
+    a.num_rows = rows;
+    a.num_fields = n;
+    a.channels = channels;
+    a.size = static_cast<int>(size);
+    a.pool = pool_of(pool);
+    a.of_batch = of_batch;
+    a.epsilon = epsilon;
+    a.y = y.data();
+    a.gamma = data(gamma);
+    a.beta = data(beta);
+    a.mean = data(mean);
+    a.variance = data(variance);
+    a.x = x.data();
+    a.pooled = pooled.data();
+    return a;
+}
+
+void activate(const Floats& y, int channels, const std::string& pool, bool of_batch, float epsilon,
+              const Optional& gamma, const Optional& beta, const Optional& mean, const Optional& variance, const Floats& x,
+              const Floats& pooled, int threads, const std::string& isa) {
+    const nf::Activation a =
+        activation_of(y, channels, pool, of_batch, epsilon, gamma, beta, mean, variance, x, pooled, threads);
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.activate(a, threads);
+}
+
+void activate_back(const Floats& y, int channels, const std::string& pool, bool of_batch, float epsilon,
+                   const Optional& gamma, const Optional& beta, const Optional& mean, const Optional& variance, const Floats& x,
+                   const Floats& pooled, const Optional& dx, const Optional& d_pooled, const Floats& dy, const Optional& d_gamma,
+                   const Optional& d_beta, int threads, const std::string& isa) {
+    const nf::Activation a =
+        activation_of(y, channels, pool, of_batch, epsilon, gamma, beta, mean, variance, x, pooled, threads);
+    for (const auto& [gradient, size] : {std::pair{dx, x.size()}, std::pair{d_pooled, pooled.size()}})
+        expect(!gradient.has_value() || gradient->size() == size, "dx, d_pooled: expected the sizes of what they belong to, or None");
+    for (const Optional& gradient : {d_gamma, d_beta})
+        expect(gradient.has_value() == gamma.has_value() && (!gradient.has_value() || has_shape(*gradient, {channels})),
+               "d_gamma, d_beta: expected (C,), or None");
+    expect(dy.size() == y.size(), "dy: expected the shape of y");
+    const nf::ActivationGradients g{data(dx), data(d_pooled), dy.data(), data(d_gamma), data(d_beta)};
+    const Isa chosen = choose(isa);
+    const nb::gil_scoped_release released;
+    chosen.activate_back(a, g, threads);
 }
 
 }  // namespace

@@ -23,6 +23,8 @@ struct Isa {
     const char* name;
     void (*attend)(const std::vector<nf::Problem>&, int);
     void (*attend_back)(const std::vector<nf::Problem>&, const std::vector<nf::Gradients>&, int);
+    void (*activate)(const nf::Activation&, int);
+    void (*activate_back)(const nf::Activation&, const nf::ActivationGradients&, int);
     void (*map)(const nf::Matrices&);
     void (*map_back)(const nf::Matrices&, const nf::MatrixGradients&);
     void (*entries)(const nf::Entries&);
@@ -33,7 +35,7 @@ struct Isa {
 };
 
 #define NF_COPY(isa) \
-    {#isa, nf::isa::attend_sets, nf::isa::attend_sets_back, nf::isa::map_matrices, nf::isa::map_matrices_back, \
+    {#isa, nf::isa::attend_sets, nf::isa::attend_sets_back, nf::isa::activate_sets, nf::isa::activate_sets_back, nf::isa::map_matrices, nf::isa::map_matrices_back, \
      nf::isa::work_on_entries, nf::isa::aggregate, nf::isa::aggregate_back, nf::isa::relate, nf::isa::relate_back}
 
 std::vector<Isa> available() {  // fastest first
@@ -67,6 +69,11 @@ bool has_shape(const Array& array, std::initializer_list<std::int64_t> shape) {
     for (const std::int64_t length : shape)
         if (static_cast<std::int64_t>(array.shape(axis++)) != length) return false;
     return true;
+}
+
+nf::Pool pool_of(const std::string& name) {
+    expect(name == "max" || name == "mean" || name == "sum", "pool: expected max, mean or sum");
+    return name == "max" ? nf::Pool::max : name == "mean" ? nf::Pool::mean : nf::Pool::sum;
 }
 
 float* data(const Optional& array) { return array.has_value() ? array->data() : nullptr; }

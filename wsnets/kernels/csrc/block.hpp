@@ -3,6 +3,7 @@
 // The channels of a few sets lie side by side, (channels, fields T), each T rounded up to whole vectors and filled with
 // zeros, so that the maps are products with long rows. Rows of q, k and v are put in the order (q k v, G, D) first.
 #pragma once
+#include "choices.hpp"
 #include "head.hpp"
 #include "problem.hpp"
 
@@ -119,24 +120,6 @@ struct Outside {
             }
     }
 };
-
-// A bit for each lane: whether it is positive.
-NF_INLINE std::uint32_t positive(vec v) {
-#if NF_LANES == 16
-    return _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_GT_OQ);
-#else
-    std::uint32_t bits = 0;
-    for (int i = 0; i < kLanes; ++i) bits |= static_cast<std::uint32_t>(v[i] > 0.0f) << i;
-    return bits;
-#endif
-}
-
-// The lanes whose bits are set; zero in the others.
-NF_INLINE vec chosen(std::uint32_t bits, vec v) {
-    const ivec bit = (ivec{} + 1) << lane_numbers();
-    const ivec wanted = (bit & static_cast<std::int32_t>(bits)) != 0;
-    return (vec)((ivec)v & wanted);
-}
 
 // Which of the values of one field (out, T) are positive: a bit each, every row in whole words.
 inline void write_signs(const Shape& s, const float* values, float* words) {

@@ -6,6 +6,7 @@
 #include "lanes.hpp"
 #include "parallel.hpp"
 #include "problem.hpp"
+#include "rows.hpp"
 
 namespace nf {
 namespace NF_ISA {
@@ -29,10 +30,11 @@ struct EntriesTask {
     const int row;  // floats
 
     explicit EntriesTask(const Entries& given) : e(given), row(given.num_columns * given.channels) {}
-    Buffer space() const { return make_buffer(4 * static_cast<std::ptrdiff_t>(row)); }
+    Buffer space() const { return make_buffer(4 * static_cast<std::ptrdiff_t>(row) + static_cast<std::ptrdiff_t>(e.num_rows) * e.channels); }
     float* at(float* y, int field, int r) const { return y + (static_cast<std::int64_t>(field) * e.num_rows + r) * row; }
-    float* rows_of(int field, int r) const { return e.rows + (static_cast<std::int64_t>(field) * e.num_rows + r) * e.channels; }
-    float* columns_of(int field) const { return e.columns + static_cast<std::int64_t>(field) * row; }
+    float* rows_at(int field) const { return e.rows + static_cast<std::int64_t>(field) * e.num_rows; }
+    float* columns_at(int field) const { return e.columns + static_cast<std::int64_t>(field) * e.num_columns; }
+    std::ptrdiff_t stride(int count) const { return static_cast<std::ptrdiff_t>(e.num_fields) * count; }
 };
 
 // y += rows repeated along I + columns repeated along O.
@@ -40,9 +42,11 @@ struct Spread : EntriesTask {
     using EntriesTask::EntriesTask;
     void run(int field, Buffer& space) const {
         float* const NF_RESTRICT repeated = space.get();
-        const float* const NF_RESTRICT columns = columns_of(field);
+        float *const NF_RESTRICT columns = repeated + row, *const rows = columns + row;
+        turn_in(rows_at(field), stride(e.num_rows), e.channels, e.num_rows, rows, e.channels);
+        turn_in(columns_at(field), stride(e.num_columns), e.channels, e.num_columns, columns, e.channels);
         for (int r = 0; r < e.num_rows; ++r) {
-            repeat(rows_of(field, r), e.channels, e.num_columns, repeated);
+            repeat(rows + static_cast<std::ptrdiff_t>(r) * e.channels, e.channels, e.num_columns, repeated);
             float* const NF_RESTRICT y = at(e.y, field, r);
             for (int k = 0; k < row; ++k) y[k] += repeated[k] + columns[k];
         }
@@ -52,14 +56,16 @@ struct Spread : EntriesTask {
 // rows = sums of y over I, columns = sums of y over O.
 struct Gather : EntriesTask {
     using EntriesTask::EntriesTask;
-    void run(int field, Buffer&) const {
-        float* const NF_RESTRICT columns = columns_of(field);
+    void run(int field, Buffer& space) const {
+        float *const NF_RESTRICT columns = space.get(), *const rows = columns + row;
         std::fill(columns, columns + row, 0.0f);
         for (int r = 0; r < e.num_rows; ++r) {
             const float* const NF_RESTRICT y = at(e.y, field, r);
-            fold(y, e.channels, e.num_columns, rows_of(field, r));
+            fold(y, e.channels, e.num_columns, rows + static_cast<std::ptrdiff_t>(r) * e.channels);
             for (int k = 0; k < row; ++k) columns[k] += y[k];
         }
+        turn_out(rows, e.channels, e.channels, e.num_rows, rows_at(field), stride(e.num_rows));
+        turn_out(columns, e.channels, e.channels, e.num_columns, columns_at(field), stride(e.num_columns));
     }
 };
 

@@ -27,14 +27,5 @@ NF_INLINE void exp2(vec (&x)[U]) {
     for (int u = 0; u < U; ++u) x[u] = (vec)((ivec)p[u] + ((ivec)shifted[u] << 23));
 }
 
-// The larger one, a where it is NaN.
-NF_INLINE vec larger(vec a, vec b) { return b > a ? b : a; }
-
-NF_INLINE float largest_lane(vec v) {
-    float largest = v[0];
-    for (int i = 1; i < kLanes; ++i) largest = v[i] > largest ? v[i] : largest;
-    return largest;
-}
-
 }  // namespace NF_ISA
 }  // namespace nf

@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 
+#include "choices.hpp"
 #include "exponent.hpp"
 #include "gemm.hpp"
 

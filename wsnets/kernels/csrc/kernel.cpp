@@ -1,4 +1,5 @@
 // The kernels, compiled once per instruction set; NF_ISA names the copy.
+#include "activation.hpp"
 #include "entries.hpp"
 #include "matrices.hpp"
 #include "messages.hpp"

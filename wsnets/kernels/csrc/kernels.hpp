@@ -6,6 +6,8 @@
     namespace nf::isa {                                           \
     void attend_sets(const std::vector<Problem>&, int threads);   \
     void attend_sets_back(const std::vector<Problem>&, const std::vector<Gradients>&, int threads); \
+    void activate_sets(const Activation&, int threads);           \
+    void activate_sets_back(const Activation&, const ActivationGradients&, int threads); \
     void map_matrices(const Matrices&);                           \
     void map_matrices_back(const Matrices&, const MatrixGradients&); \
     void work_on_entries(const Entries&);                         \

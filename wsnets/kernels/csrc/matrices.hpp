@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "gemm.hpp"
-#include "exponent.hpp"
+#include "choices.hpp"
 #include "parallel.hpp"
 #include "problem.hpp"
 #include "rows.hpp"
@@ -34,11 +34,12 @@ struct MatrixTask {
     }
 
     struct Space {
-        Buffer y, x, z, columns;
+        Buffer y, x, z, rows, columns;
     };
     Space space() const {
         const std::ptrdiff_t entries = static_cast<std::ptrdiff_t>(step) * m.num_columns;
         return {make_buffer(entries * c_padded), make_buffer(entries * c_padded), make_buffer(entries * out_padded),
+                make_buffer(static_cast<std::ptrdiff_t>(m.num_rows) * c_padded),
                 make_buffer(static_cast<std::ptrdiff_t>(m.num_columns) * c_padded)};
     }
     std::int64_t first(int part) const { return m.num_fields * part / parts; }
@@ -59,6 +60,9 @@ struct MatrixTask {
         return m.scale == nullptr ? y : larger(y * load(scale.get() + c) + load(shift.get() + c), vec{});
     }
     vec pooled(vec a, vec b) const { return m.pool == Pool::max ? larger(a, b) : a + b; }
+    // Where numbers of a field's rows or columns start, and how far channels are apart.
+    std::int64_t side_at(std::int64_t field, int count) const { return field * count; }
+    std::ptrdiff_t side_stride(int count) const { return m.num_fields * count; }
     float share(int count) const { return m.pool == Pool::mean ? 1.0f / static_cast<float>(count) : 1.0f; }
 };
 
@@ -71,7 +75,18 @@ struct MatrixForward : MatrixTask {
             std::fill_n(s.columns.get(), m.num_columns * c_padded, start);
             for (int row = 0; row < m.num_rows; row += step) run(field, row, std::min(step, m.num_rows - row), s);
             for (int i = 0; i < m.num_columns * c_padded; ++i) s.columns.get()[i] *= share(m.num_rows);
-            copy_rows(m.num_columns, s.columns.get(), c_padded, m.columns + field * m.num_columns * m.channels, m.channels);
+            turn_out(s.columns.get(), c_padded, m.channels, m.num_columns, m.columns + side_at(field, m.num_columns), side_stride(m.num_columns));
+            turn_out(s.rows.get(), c_padded, m.channels, m.num_rows, m.rows + side_at(field, m.num_rows), side_stride(m.num_rows));
+            pool_rows(field, s);
+        }
+    }
+
+    void pool_rows(std::int64_t field, const Space& s) const {
+        for (int c = 0; c < c_padded; c += kLanes) {
+            vec pool_of_field = load(s.rows.get() + c);
+            for (int r = 1; r < m.num_rows; ++r) pool_of_field = pooled(load(s.rows.get() + r * c_padded + c), pool_of_field);
+            pool_of_field *= share(m.num_rows);
+            for (int i = 0; i < kLanes && c + i < m.channels; ++i) m.pooled[(c + i) * m.num_fields + field] = pool_of_field[i];
         }
     }
 
@@ -79,7 +94,7 @@ struct MatrixForward : MatrixTask {
         const int entries_here = count * m.num_columns;
         const float* const y = entries(m.y + at(field, row, m.channels), entries_here, m.channels, s.y.get());
         for (int r = 0; r < count; ++r) {
-            float* const rows = m.rows + (field * m.num_rows + row + r) * m.channels;
+            float* const rows = s.rows.get() + (row + r) * c_padded;
             for (int c = 0; c < c_padded; c += kLanes) {
                 vec pool_of_row{};
                 for (int i = 0; i < m.num_columns; ++i) {
@@ -90,12 +105,7 @@ struct MatrixForward : MatrixTask {
                     float* const column = s.columns.get() + i * c_padded + c;
                     store(column, pooled(x, load(column)));
                 }
-                pool_of_row *= share(m.num_columns);
-                if (c + kLanes <= m.channels) {
-                    *reinterpret_cast<vec_unaligned*>(rows + c) = pool_of_row;
-                } else {
-                    for (int i = 0; c + i < m.channels; ++i) rows[c + i] = pool_of_row[i];
-                }
+                store(rows + c, pool_of_row * share(m.num_columns));
             }
         }
         if (m.num_out == 0) return;
@@ -121,25 +131,45 @@ struct MatrixBackward : MatrixTask {
     }
 
     struct Space : MatrixTask::Space {
-        Buffer dx, rows, columns_of, d_rows, d_columns;
+        Buffer dx, d_rows, d_columns;
     };
     Space space() const {
         const std::ptrdiff_t entries = static_cast<std::ptrdiff_t>(step) * m.num_columns;
         const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(m.num_rows) * c_padded;
         const std::ptrdiff_t columns = static_cast<std::ptrdiff_t>(m.num_columns) * c_padded;
-        return {MatrixTask::space(), make_buffer(entries * c_padded), make_buffer(rows), make_buffer(columns), make_buffer(rows),
-                make_buffer(columns)};
+        return {MatrixTask::space(), make_buffer(entries * c_padded), make_buffer(rows), make_buffer(columns)};
     }
 
     void run(int part, Space& s) {
         for (std::int64_t field = first(part); field < first(part + 1); ++field) {
-            const std::int64_t rows = field * m.num_rows * m.channels, columns = field * m.num_columns * m.channels;
-            copy_rows(m.num_rows, m.rows + rows, m.channels, s.rows.get(), c_padded);
-            copy_rows(m.num_columns, m.columns + columns, m.channels, s.columns_of.get(), c_padded);
-            copy_rows(m.num_rows, g.rows + rows, m.channels, s.d_rows.get(), c_padded);
-            copy_rows(m.num_columns, g.columns + columns, m.channels, s.d_columns.get(), c_padded);
+            read_side(m.rows, field, m.num_rows, s.rows.get());
+            read_side(m.columns, field, m.num_columns, s.columns.get());
+            read_side(g.rows, field, m.num_rows, s.d_rows.get());
+            read_side(g.columns, field, m.num_columns, s.d_columns.get());
+            if (g.pooled != nullptr) unpool_rows(field, s);
             for (int row = 0; row < m.num_rows; row += step)
                 run(field, row, std::min(step, m.num_rows - row), s, partial[part]);
+        }
+    }
+
+    void read_side(const float* from, std::int64_t field, int count, float* to) const {
+        if (from == nullptr) {
+            std::fill_n(to, static_cast<std::ptrdiff_t>(count) * c_padded, 0.0f);
+        } else {
+            turn_in(from + side_at(field, count), side_stride(count), m.channels, count, to, c_padded);
+        }
+    }
+
+    // Adds the gradient of what the rows' pools were pooled to, divided among equal largest ones.
+    void unpool_rows(std::int64_t field, Space& s) const {
+        for (int c = 0; c < m.channels; ++c) {
+            const float pool_of_field = m.pooled[c * m.num_fields + field];
+            const bool largest = m.pool == Pool::max;
+            int ties = 0;
+            for (int r = 0; r < m.num_rows; ++r) ties += s.rows.get()[r * c_padded + c] == pool_of_field;
+            const float gradient = g.pooled[c * m.num_fields + field] * share(m.num_rows) / static_cast<float>(largest ? std::max(1, ties) : 1);
+            for (int r = 0; r < m.num_rows; ++r)
+                if (!largest || s.rows.get()[r * c_padded + c] == pool_of_field) s.d_rows.get()[r * c_padded + c] += gradient;
         }
     }
 
@@ -181,7 +211,7 @@ struct MatrixBackward : MatrixTask {
                 const vec column_gradient = load(s.d_columns.get() + i * c_padded + c) * of_column;
                 vec d = load(dx + here);
                 d += !largest || x == row_pool ? row_gradient : vec{};
-                d += !largest || x == load(s.columns_of.get() + i * c_padded + c) ? column_gradient : vec{};
+                d += !largest || x == load(s.columns.get() + i * c_padded + c) ? column_gradient : vec{};
                 if (!raw) {
                     d = x > 0.0f ? d : vec{};
                     shift_sum += d;

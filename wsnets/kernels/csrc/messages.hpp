@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "exponent.hpp"
+#include "lanes.hpp"
 #include "parallel.hpp"
 #include "problem.hpp"
 

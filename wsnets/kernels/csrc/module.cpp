@@ -20,10 +20,14 @@ NB_MODULE(_native, m) {
           "Add scale z to the sums; keep what the gradient needs in `saved`.");
     m.def("attend_back", &attend_back, same, any, same, any, any, same, same, same, any, same, same, any, any,
           "Write the gradients.");
-    m.def("map_matrices", &map, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, any, any,
-          "Activate, map and pool.");
+    m.def("activate", &activate, same, any, any, any, any, same_or_none, same_or_none, same_or_none, same_or_none, same, same,
+          any, any, "Normalise, activate and pool sets.");
+    m.def("activate_back", &activate_back, same, any, any, any, any, same_or_none, same_or_none, same_or_none, same_or_none,
+          same, same, same_or_none, same_or_none, same, same_or_none, same_or_none, any, any, "Write the gradients.");
+    m.def("map_matrices", &map, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same, any,
+          any, "Activate, map and pool.");
     m.def("map_matrices_back", &map_back, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same,
-          same, same_or_none, same, same, same, any, any, "Write the gradients.");
+          same_or_none, same_or_none, same_or_none, same_or_none, same, same, same, any, any, "Write the gradients.");
     m.def("spread", &with_sides<nf::EntriesWork::spread>, same, same, same, any, any, "Add rows and columns to y.");
     m.def("gather", &with_sides<nf::EntriesWork::gather>, same, same, same, any, any,
           "Write y's sums over columns and over rows.");

@@ -39,9 +39,27 @@ struct Gradients {
     float *weight, *bias, *out_weight, *out_bias;
 };
 
-// Middle weights y (N, O, I, C); z = x W^T, x = relu(y scale + shift), or y without a scale.
 enum class Pool { max, mean, sum };
 
+// Sets y (F C, N, T), row r of channel r mod C: x = relu((y - mean) gamma / sqrt(variance + epsilon) + beta), or relu(y)
+// without gamma; and x pooled over T.
+struct Activation {
+    std::int64_t num_rows, num_fields;
+    int channels, size;
+    Pool pool;
+    bool of_batch;               // whether mean and variance are those of this y
+    float epsilon;
+    const float *y, *gamma, *beta;
+    float *mean, *variance;      // (C,), given, or written where of_batch
+    float *x, *pooled;           // (F C, N, T), (F C, N)
+};
+
+struct ActivationGradients {
+    const float *x, *pooled;     // null for zero
+    float *y, *gamma, *beta;
+};
+
+// Middle weights y (N, O, I, C); z = x W^T, x = relu(y scale + shift), or y without a scale.
 struct Matrices {
     std::int64_t num_fields;
     int num_rows, num_columns, channels, num_out;
@@ -49,16 +67,17 @@ struct Matrices {
     int threads;
     const float *y, *weight;             // weight (C', C); C' may be 0
     const float *scale, *shift, *mean;   // (C,) or null
-    float *z, *rows, *columns;           // (N, O, I, C'), and pools of x: over I (N, O, C), over O (N, I, C)
+    float *z, *rows, *columns, *pooled;  // (N, O, I, C'), and pools of x: over I (C, N, O), over O (C, N, I), both (C, N)
 };
 
 struct MatrixGradients {
-    const float *z, *rows, *columns;
+    const float *z, *rows, *columns, *pooled;    // the last three null for zero
     float* y;                                    // of y scale + shift, or of y without a scale
     float *weight, *shift, *scaled;              // the latter two: sums of that, and of that times y - mean
 };
 
-// One of the plain passes over y (N, O, I, C); see entries.hpp for what each reads and writes.
+// One of the plain passes over y (N, O, I, C), with rows (C, N, O) and columns (C, N, I); see entries.hpp for what each
+// reads and writes.
 enum class EntriesWork { spread, gather, affine, moments };
 
 struct Entries {

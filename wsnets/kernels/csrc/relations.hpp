@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "choices.hpp"
 #include "exponent.hpp"
 #include "gemm.hpp"
 #include "parallel.hpp"

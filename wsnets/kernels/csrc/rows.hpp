@@ -19,6 +19,16 @@ inline void copy_rows(int count, const float* source, int from, float* target, i
     }
 }
 
+// Numbers of a field's rows or columns, (C, count) with channels `stride` apart, to (count, C) with rows `padded` apart.
+inline void turn_in(const float* from, std::ptrdiff_t stride, int channels, int count, float* to, int padded) {
+    for (int c = 0; c < channels; ++c)
+        for (int i = 0; i < count; ++i) to[static_cast<std::ptrdiff_t>(i) * padded + c] = from[c * stride + i];
+}
+inline void turn_out(const float* from, int padded, int channels, int count, float* to, std::ptrdiff_t stride) {
+    for (int c = 0; c < channels; ++c)
+        for (int i = 0; i < count; ++i) to[c * stride + i] = from[static_cast<std::ptrdiff_t>(i) * padded + c];
+}
+
 inline Buffer padded(int count, const float* source, int from, int to) {
     Buffer buffer = make_buffer(static_cast<std::ptrdiff_t>(count) * to);
     if (source != nullptr) copy_rows(count, source, from, buffer.get(), to);
