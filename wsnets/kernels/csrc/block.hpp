@@ -66,6 +66,9 @@ struct Partial {
 };
 
 // Rows of T numbers of a few fields outside: copied into a chunk, or a chunk into them, or added.
+//
+// Numbers of loops are copied to locals here and below: a vector that is stored may be anything's memory to the compiler,
+// which would read them again every time.
 struct Outside {
     std::int64_t row_stride, field_stride;
     int count, fields;
@@ -78,67 +81,75 @@ struct Outside {
                 __builtin_prefetch(at + r * row_stride + i, write ? 1 : 0, 2);
     }
 
+    // f(row, field, where its numbers start outside, and inside) for all of them.
+    template <class F>
+    NF_INLINE void each(const Shape& s, F f) const {
+        const std::int64_t row_step = row_stride, field_step = field_stride;
+        const std::ptrdiff_t ld = s.ld;
+        const int padded = s.padded, num_rows = count, num_fields = fields;
+        for (int r = 0; r < num_rows; ++r)
+            for (int k = 0; k < num_fields; ++k) f(r, k, r * row_step + k * field_step, r * ld + k * padded);
+    }
+
     void read(const Shape& s, const float* from, float scale, float* to) const {
-        for (int r = 0; r < count; ++r)
-            for (int f = 0; f < fields; ++f) {
-                const float* const source = from + r * row_stride + f * field_stride;
-                float* const target = to + r * s.ld + f * s.padded;
-                int i = 0;
-                for (; i + kLanes <= s.size; i += kLanes) store(target + i, load_unaligned(source + i) * scale);
-                for (; i < s.size; ++i) target[i] = source[i] * scale;
-            }
+        const int size = s.size;
+        each(s, [=](int, int, std::int64_t outside, std::ptrdiff_t inside) {
+            int i = 0;
+            for (; i + kLanes <= size; i += kLanes) store(to + inside + i, load_unaligned(from + outside + i) * scale);
+            for (; i < size; ++i) to[inside + i] = from[outside + i] * scale;
+        });
     }
     // level: of every row and field, or null for zero; its rows lie level_stride apart.
     template <bool add>
     void write(const Shape& s, const float* from, float scale, float* to, const float* level = nullptr,
                std::int64_t level_stride = 0) const {
-        for (int r = 0; r < count; ++r)
-            for (int f = 0; f < fields; ++f) {
-                const float* const source = from + r * s.ld + f * s.padded;
-                float* const target = to + r * row_stride + f * field_stride;
-                const float start = level == nullptr ? 0.0f : level[r * level_stride + f];
-                int i = 0;
-                for (; i + kLanes <= s.size; i += kLanes) {
-                    const vec value = start + load(source + i) * scale;
-                    *reinterpret_cast<vec_unaligned*>(target + i) = add ? load_unaligned(target + i) + value : value;
-                }
-                for (; i < s.size; ++i) target[i] = (add ? target[i] : 0.0f) + (start + source[i] * scale);
+        const int size = s.size;
+        each(s, [=](int row, int field, std::int64_t outside, std::ptrdiff_t inside) {
+            const float start = level == nullptr ? 0.0f : level[row * level_stride + field];
+            float* const target = to + outside;
+            int i = 0;
+            for (; i + kLanes <= size; i += kLanes) {
+                const vec value = start + load(from + inside + i) * scale;
+                *reinterpret_cast<vec_unaligned*>(target + i) = add ? load_unaligned(target + i) + value : value;
             }
+            for (; i < size; ++i) target[i] = (add ? target[i] : 0.0f) + (start + from[inside + i] * scale);
+        });
     }
 
     // Sums over T, to (rows, fields) with rows to_stride apart.
     void sum(const Shape& s, const float* from, float* to, std::int64_t to_stride) const {
-        for (int r = 0; r < count; ++r)
-            for (int f = 0; f < fields; ++f) {
-                const float* const source = from + r * row_stride + f * field_stride;
-                vec sums{};
-                int i = 0;
-                for (; i + kLanes <= s.size; i += kLanes) sums += load_unaligned(source + i);
-                double total = NF_ISA::sum(sums);
-                for (; i < s.size; ++i) total += source[i];
-                to[r * to_stride + f] = static_cast<float>(total);
-            }
+        const int size = s.size;
+        each(s, [=](int row, int field, std::int64_t outside, std::ptrdiff_t) {
+            vec sums{};
+            int i = 0;
+            for (; i + kLanes <= size; i += kLanes) sums += load_unaligned(from + outside + i);
+            double total = NF_ISA::sum(sums);
+            for (; i < size; ++i) total += from[outside + i];
+            to[row * to_stride + field] = static_cast<float>(total);
+        });
     }
 };
 
 // Which of the values of one field (out, T) are positive: a bit each, every row in whole words.
 inline void write_signs(const Shape& s, const float* values, float* words) {
-    for (int r = 0; r < s.num_out; ++r)
-        for (int t = 0; t < s.size; t += 32) {
+    const std::ptrdiff_t ld = s.ld;
+    for (int r = 0, padded = s.padded, out = s.num_out; r < out; ++r)
+        for (int t = 0; t < padded; t += 32) {
             std::uint32_t word = 0;
-            for (int i = 0; i < 32 && t + i < s.padded; i += kLanes) word |= positive(load(values + r * s.ld + t + i)) << i;
+            for (int i = 0; i < 32 && t + i < padded; i += kLanes) word |= positive(load(values + r * ld + t + i)) << i;
             std::memcpy(words++, &word, 4);
         }
 }
 
 // to = from where such a bit is set, else zero.
 inline void choose_by_signs(const Shape& s, const float* words, const float* from, float* to) {
-    for (int r = 0; r < s.num_out; ++r)
-        for (int t = 0; t < s.size; t += 32) {
+    const std::ptrdiff_t ld = s.ld;
+    for (int r = 0, padded = s.padded, out = s.num_out; r < out; ++r)
+        for (int t = 0; t < padded; t += 32) {
             std::uint32_t word;
             std::memcpy(&word, words++, 4);
-            for (int i = 0; i < 32 && t + i < s.padded; i += kLanes)
-                store(to + r * s.ld + t + i, chosen(word >> i, load(from + r * s.ld + t + i)));
+            for (int i = 0; i < 32 && t + i < padded; i += kLanes)
+                store(to + r * ld + t + i, chosen(word >> i, load(from + r * ld + t + i)));
         }
 }
 
@@ -171,15 +182,26 @@ struct Workspace {
 
 // to (count, columns) = bias + weight (count, depth) from (depth, columns).
 inline void map(const Shape& s, int count, int depth, const float* weight, const float* bias, const float* from, float* to) {
-    for (int r = 0; r < count; ++r)
-        for (int c = 0; c < s.columns; c += kLanes) store(to + r * s.ld + c, splat(bias[r]));
+    const std::ptrdiff_t ld = s.ld;
+    for (int r = 0, columns = s.columns; r < count; ++r) {
+        const vec start = splat(bias[r]);
+        for (int c = 0; c < columns; c += kLanes) store(to + r * ld + c, start);
+    }
     multiply<Order::rows, Start::accumulate>(count, s.columns, depth, weight, depth, from, s.ld, to, s.ld);
 }
 
+// h <- o + relu(h).
+inline void add_positive(const Shape& s, const float* o, float* h) {
+    const std::ptrdiff_t ld = s.ld;
+    for (int r = 0, columns = s.columns, out = s.num_out; r < out; ++r)
+        for (std::ptrdiff_t at = r * ld; at < r * ld + columns; at += kLanes) store(h + at, load(o + at) + larger(load(h + at), vec{}));
+}
+
 inline void add_row_sums(const Shape& s, int count, const float* from, float* sums) {
-    for (int r = 0; r < count; ++r) {
+    const std::ptrdiff_t ld = s.ld;
+    for (int r = 0, columns = s.columns; r < count; ++r) {
         vec sum = load(sums + r * kLanes);
-        for (int c = 0; c < s.columns; c += kLanes) sum += load(from + r * s.ld + c);
+        for (int c = 0; c < columns; c += kLanes) sum += load(from + r * ld + c);
         store(sums + r * kLanes, sum);
     }
 }

@@ -35,11 +35,19 @@ struct EntriesTask {
     float* rows_at(int field) const { return e.rows + static_cast<std::int64_t>(field) * e.num_rows; }
     float* columns_at(int field) const { return e.columns + static_cast<std::int64_t>(field) * e.num_columns; }
     std::ptrdiff_t stride(int count) const { return static_cast<std::ptrdiff_t>(e.num_fields) * count; }
+    void prefetch(int) const {}
+    template <bool write>
+    void prefetch_sides(int field) const {
+        for (const auto& [side, count] : {std::pair{rows_at(field), e.num_rows}, std::pair{columns_at(field), e.num_columns}})
+            for (int c = 0; c < e.channels; ++c)
+                for (int i = 0; i < count; i += 16) __builtin_prefetch(side + c * stride(count) + i, write ? 1 : 0, 2);
+    }
 };
 
 // y += rows repeated along I + columns repeated along O.
 struct Spread : EntriesTask {
     using EntriesTask::EntriesTask;
+    void prefetch(int field) const { prefetch_sides<false>(field); }
     void run(int field, Buffer& space) const {
         float* const NF_RESTRICT repeated = space.get();
         float *const NF_RESTRICT columns = repeated + row, *const rows = columns + row;
@@ -56,6 +64,7 @@ struct Spread : EntriesTask {
 // rows = sums of y over I, columns = sums of y over O.
 struct Gather : EntriesTask {
     using EntriesTask::EntriesTask;
+    void prefetch(int field) const { prefetch_sides<true>(field); }
     void run(int field, Buffer& space) const {
         float *const NF_RESTRICT columns = space.get(), *const rows = columns + row;
         std::fill(columns, columns + row, 0.0f);
@@ -109,10 +118,25 @@ struct Moments : EntriesTask {
     }
 };
 
-template <class Task>
+// Runs of fields: sides of the next field are asked for early, as their channels lie pages apart.
+template <class Work>
+struct Runs : Work {
+    int parts;
+    explicit Runs(const Entries& entries) : Work(entries), parts(static_cast<int>(std::min<std::int64_t>(entries.num_fields, 4 * kParts))) {}
+
+    void run(int part, Buffer& space) const {
+        const std::int64_t n = this->e.num_fields, end = n * (part + 1) / parts;
+        for (std::int64_t field = n * part / parts; field < end; ++field) {
+            if (field + 1 < end) Work::prefetch(static_cast<int>(field + 1));
+            Work::run(static_cast<int>(field), space);
+        }
+    }
+};
+
+template <class Work>
 inline void for_all(const Entries& entries) {
-    Task task(entries);
-    run_all(task, static_cast<int>(entries.num_fields), entries.threads);
+    Runs<Work> work(entries);
+    run_all(work, work.parts, entries.threads);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ constexpr int kMaxRegisters = 8;
 // 2^x of scores up to this neither overflows when summed over a set nor loses the largest one.
 constexpr float kSafe = 90.0f;
 
+// Given by value: see block.hpp.
 struct Head {
     int channels, size, padded;
     std::ptrdiff_t ld;
@@ -32,7 +33,7 @@ struct HeadSpace {
 };
 
 // Largest squared length of any column.
-inline float largest_length(const Head& head, const float* x) {
+inline float largest_length(Head head, const float* x) {
     vec largest{};
     for (int t = 0; t < head.padded; t += kLanes) {
         vec length{};
@@ -52,7 +53,7 @@ inline bool is_safe(const Head& head) {
 }
 
 // level[i] = -max_j of the scores of query i, or 0 where nothing needs to be subtracted.
-inline void find_levels(const Head& head, bool safe, float* level) {
+inline void find_levels(Head head, bool safe, float* level) {
     for (int i = 0; i < head.padded; i += kLanes) {
         vec largest{};
         for (int j = 0; j < head.size && !safe; ++j) {
@@ -88,7 +89,7 @@ NF_INLINE void attend_keys(const vec (&q)[D], vec start, const float* k, const f
 }
 
 template <int D, bool safe>
-inline void attend(const Head& head, const float* level, float* o, float* inverse) {
+inline void attend(Head head, const float* level, float* o, float* inverse) {
     constexpr int kKeys = D <= 4 ? 4 : 2;
     for (int i = 0; i < head.padded; i += kLanes) {
         vec q[D], mixed[D], denominator{};
@@ -112,7 +113,7 @@ inline void attend(const Head& head, const float* level, float* o, float* invers
 
 // g (D, T) scaled by the inverse denominators, and below it minus the mean of <g, v> under the softmax, scaled alike:
 // the gradient of a score is then e (<g, v> + that).
-inline void scale_gradient(const Head& head, const float* g, const float* o, const float* inverse, float* scaled) {
+inline void scale_gradient(Head head, const float* g, const float* o, const float* inverse, float* scaled) {
     for (int i = 0; i < head.padded; i += kLanes) {
         const vec share = load(inverse + i);
         vec mean{};
@@ -126,7 +127,7 @@ inline void scale_gradient(const Head& head, const float* g, const float* o, con
 }
 
 // Sets the columns from T on to zero: those of no neuron.
-inline void clear_padding(const Head& head, float* x) {
+inline void clear_padding(Head head, float* x) {
     for (int d = 0; d < head.channels && head.size < head.padded; ++d)
         std::fill(x + d * head.ld + head.size, x + d * head.ld + head.padded, 0.0f);
 }
@@ -170,7 +171,7 @@ struct Keys {
 };
 
 template <int D, bool safe>
-inline void attend_back(const Head& head, const HeadSpace& space, float natural, float* dk, float* dv) {
+inline void attend_back(Head head, const HeadSpace& space, float natural, float* dk, float* dv) {
     constexpr int kQueries = D <= 4 ? 2 : 1;
     const float *const scaled = space.scaled.get(), *const level = space.level.get();
     float* const scores = space.scores.get();
@@ -200,7 +201,7 @@ inline void attend_back(const Head& head, const HeadSpace& space, float natural,
 
 // dq = g + natural sum_j ds_j k_j.
 template <int D>
-inline void gather_queries(const Head& head, const HeadSpace& space, float natural, const float* g, float* dq) {
+inline void gather_queries(Head head, const HeadSpace& space, float natural, const float* g, float* dq) {
     for (int i = 0; i < head.padded; i += kLanes) {
         vec sum[D];
 #pragma GCC unroll 8
@@ -218,7 +219,7 @@ inline void gather_queries(const Head& head, const HeadSpace& space, float natur
 }
 
 // e^(score - level) of all pairs, (keys, queries), by a product.
-inline void exponentials(const Head& head, const float* level, float* e) {
+inline void exponentials(Head head, const float* level, float* e) {
     const int p = head.padded;
     multiply<Order::columns, Start::zero>(head.size, p, head.channels, head.k, head.ld, head.q, head.ld, e, p);
     for (int j = 0; j < head.size; ++j)
@@ -230,7 +231,7 @@ inline void exponentials(const Head& head, const float* level, float* e) {
         }
 }
 
-inline void attend_wide(const Head& head, const HeadSpace& space, float* o, float* inverse) {
+inline void attend_wide(Head head, const HeadSpace& space, float* o, float* inverse) {
     const int p = head.padded;
     float* const e = space.scores.get();
     exponentials(head, space.level.get(), e);
@@ -247,7 +248,7 @@ inline void attend_wide(const Head& head, const HeadSpace& space, float* o, floa
     }
 }
 
-inline void attend_wide_back(const Head& head, const HeadSpace& space, float natural, const float* g, float* dq,
+inline void attend_wide_back(Head head, const HeadSpace& space, float natural, const float* g, float* dq,
                              float* dk, float* dv) {
     const int p = head.padded, n = head.size, channels = head.channels;
     float *const e = space.weights.get(), *const ds = space.scores.get(), *const turned = space.turned.get();
@@ -269,13 +270,13 @@ inline void attend_wide_back(const Head& head, const HeadSpace& space, float nat
 }
 
 template <int D>
-inline void attend_narrow(const Head& head, const HeadSpace& space, bool safe, float* o, float* inverse) {
+inline void attend_narrow(Head head, const HeadSpace& space, bool safe, float* o, float* inverse) {
     if (D != head.channels) return attend_narrow<(D > 1 ? D - 1 : 1)>(head, space, safe, o, inverse);
     safe ? attend<D, true>(head, space.level.get(), o, inverse) : attend<D, false>(head, space.level.get(), o, inverse);
 }
 
 template <int D>
-inline void attend_narrow_back(const Head& head, const HeadSpace& space, bool safe, float natural, const float* g,
+inline void attend_narrow_back(Head head, const HeadSpace& space, bool safe, float natural, const float* g,
                                float* dq, float* dk, float* dv) {
     if (D != head.channels) return attend_narrow_back<(D > 1 ? D - 1 : 1)>(head, space, safe, natural, g, dq, dk, dv);
     safe ? attend_back<D, true>(head, space, natural, dk, dv) : attend_back<D, false>(head, space, natural, dk, dv);
@@ -283,7 +284,7 @@ inline void attend_narrow_back(const Head& head, const HeadSpace& space, bool sa
 }
 
 // o = q + softmax(q k) v of every query, and the inverse denominators.
-inline void attend_head(const Head& head, const HeadSpace& space, float* o, float* inverse) {
+inline void attend_head(Head head, const HeadSpace& space, float* o, float* inverse) {
     const bool safe = is_safe(head);
     find_levels(head, safe, space.level.get());
     if (head.channels > kMaxRegisters) return attend_wide(head, space, o, inverse);
@@ -291,7 +292,7 @@ inline void attend_head(const Head& head, const HeadSpace& space, float* o, floa
 }
 
 // Gradients of q, k and v, given that of o; natural: the factor of a score in powers of e.
-inline void attend_head_back(const Head& head, const HeadSpace& space, float natural, const float* g, const float* o,
+inline void attend_head_back(Head head, const HeadSpace& space, float natural, const float* g, const float* o,
                              const float* inverse, float* dq, float* dk, float* dv) {
     const bool safe = is_safe(head);
     find_levels(head, safe, space.level.get());

@@ -56,10 +56,13 @@ struct MatrixTask {
         copy_rows(count, from, floats, copy, round_up(floats, kLanes));
         return copy;
     }
-    NF_INLINE vec activated(vec y, int c) const {
-        return m.scale == nullptr ? y : larger(y * load(scale.get() + c) + load(shift.get() + c), vec{});
-    }
-    vec pooled(vec a, vec b) const { return m.pool == Pool::max ? larger(a, b) : a + b; }
+    // x of y, for a vector of channels.
+    struct Activated {
+        bool raw;
+        vec scale, shift;
+        NF_INLINE vec operator()(vec y) const { return raw ? y : larger(y * scale + shift, vec{}); }
+    };
+    Activated activation(int c) const { return {m.scale == nullptr, load(scale.get() + c), load(shift.get() + c)}; }
     // Where numbers of a field's rows or columns start, and how far channels are apart.
     std::int64_t side_at(std::int64_t field, int count) const { return field * count; }
     std::ptrdiff_t side_stride(int count) const { return m.num_fields * count; }
@@ -84,7 +87,10 @@ struct MatrixForward : MatrixTask {
     void pool_rows(std::int64_t field, const Space& s) const {
         for (int c = 0; c < c_padded; c += kLanes) {
             vec pool_of_field = load(s.rows.get() + c);
-            for (int r = 1; r < m.num_rows; ++r) pool_of_field = pooled(load(s.rows.get() + r * c_padded + c), pool_of_field);
+            for (int r = 1; r < m.num_rows; ++r) {
+                const vec row = load(s.rows.get() + r * c_padded + c);
+                pool_of_field = m.pool == Pool::max ? larger(row, pool_of_field) : row + pool_of_field;
+            }
             pool_of_field *= share(m.num_rows);
             for (int i = 0; i < kLanes && c + i < m.channels; ++i) m.pooled[(c + i) * m.num_fields + field] = pool_of_field[i];
         }
@@ -93,27 +99,34 @@ struct MatrixForward : MatrixTask {
     void run(std::int64_t field, int row, int count, Space& s) const {
         const int entries_here = count * m.num_columns;
         const float* const y = entries(m.y + at(field, row, m.channels), entries_here, m.channels, s.y.get());
-        for (int r = 0; r < count; ++r) {
-            float* const rows = s.rows.get() + (row + r) * c_padded;
-            for (int c = 0; c < c_padded; c += kLanes) {
-                vec pool_of_row{};
-                for (int i = 0; i < m.num_columns; ++i) {
-                    const std::ptrdiff_t here = static_cast<std::ptrdiff_t>(r * m.num_columns + i) * c_padded + c;
-                    const vec x = activated(load(y + here), c);
-                    store(s.x.get() + here, x);
-                    pool_of_row = i == 0 ? x : pooled(x, pool_of_row);
-                    float* const column = s.columns.get() + i * c_padded + c;
-                    store(column, pooled(x, load(column)));
-                }
-                store(rows + c, pool_of_row * share(m.num_columns));
-            }
-        }
+        for (int c = 0; c < c_padded; c += kLanes)
+            m.pool == Pool::max ? activate<true>(row, count, c, y, s) : activate<false>(row, count, c, y, s);
         if (m.num_out == 0) return;
         float* const z = m.z + at(field, row, m.num_out);
         float* const to = in_place(z, m.num_out) ? z : s.z.get();
         multiply<Order::rows, Start::zero>(entries_here, out_padded, m.channels, s.x.get(), c_padded, turned.get(), out_padded,
                                            to, out_padded);
         if (to != z) copy_rows(entries_here, to, out_padded, z, m.num_out);
+    }
+
+    // x, and its pools so far; numbers of loops in locals: see block.hpp.
+    template <bool largest>
+    void activate(int row, int count, int c, const float* y, Space& s) const {
+        const Activated activated = activation(c);
+        const int num_columns = m.num_columns, ld = c_padded;
+        const float of_row = share(num_columns);
+        for (int r = 0; r < count; ++r) {
+            float *x = s.x.get() + static_cast<std::ptrdiff_t>(r) * num_columns * ld + c, *column = s.columns.get() + c;
+            const float* from = y + static_cast<std::ptrdiff_t>(r) * num_columns * ld + c;
+            vec pool_of_row = largest ? activated(load(from)) : vec{};
+            for (int i = 0; i < num_columns; ++i, x += ld, from += ld, column += ld) {
+                const vec value = activated(load(from)), before = load(column);
+                store(x, value);
+                pool_of_row = largest ? larger(value, pool_of_row) : value + pool_of_row;
+                store(column, largest ? larger(value, before) : value + before);
+            }
+            store(s.rows.get() + (row + r) * ld + c, pool_of_row * of_row);
+        }
     }
 };
 
@@ -180,9 +193,12 @@ struct MatrixBackward : MatrixTask {
         float* const dx = dy != nullptr && in_place(dy, m.channels) ? dy : s.dx.get();
         if (m.num_out > 0) {
             const float* const dz = entries(g.z + at(field, row, m.num_out), entries_here, m.num_out, s.z.get());
-            for (int e = 0; e < entries_here; ++e)
-                for (int c = 0; c < c_padded; c += kLanes)
-                    store(s.x.get() + e * c_padded + c, activated(load(y + e * c_padded + c), c));
+            for (int c = 0; c < c_padded; c += kLanes) {
+                const Activated activated = activation(c);
+                float* x = s.x.get() + c;
+                const float* from = y + c;
+                for (int e = 0, ld = c_padded; e < entries_here; ++e, x += ld, from += ld) store(x, activated(load(from)));
+            }
             multiply<Order::columns, Start::accumulate>(m.num_out, c_padded, entries_here, dz, out_padded, s.x.get(), c_padded,
                                                         sums.weight.get(), c_padded);
             if (dy == nullptr) return;
@@ -192,32 +208,36 @@ struct MatrixBackward : MatrixTask {
             if (dy == nullptr) return;
             std::fill_n(dx, entries_here * c_padded, 0.0f);
         }
-        for (int c = 0; c < c_padded; c += kLanes) finish(row, count, c, y, dx, s, sums);
+        for (int c = 0; c < c_padded; c += kLanes)
+            m.pool == Pool::max ? finish<true>(row, count, c, y, dx, s, sums) : finish<false>(row, count, c, y, dx, s, sums);
         if (dx != dy) copy_rows(entries_here, dx, c_padded, dy, m.channels);
     }
 
     // Adds the pools' gradients, goes back through the activation, and sums what its own numbers need.
+    template <bool largest>
     void finish(int row, int count, int c, const float* y, float* dx, Space& s, MatrixPartial& sums) const {
-        const bool raw = m.scale == nullptr, largest = m.pool == Pool::max;
+        const Activated activated = activation(c);
         const vec center = load(mean.get() + c);
-        const float of_row = share(m.num_columns), of_column = share(m.num_rows);
+        const int num_columns = m.num_columns, ld = c_padded;
+        const float of_row = share(num_columns), of_column = share(m.num_rows);
         vec shift_sum{}, scaled_sum{};  // of this chunk: short sums of short sums
         for (int r = 0; r < count; ++r) {
-            const vec row_pool = load(s.rows.get() + (row + r) * c_padded + c);
-            const vec row_gradient = load(s.d_rows.get() + (row + r) * c_padded + c) * of_row;
-            for (int i = 0; i < m.num_columns; ++i) {
-                const std::ptrdiff_t here = static_cast<std::ptrdiff_t>(r * m.num_columns + i) * c_padded + c;
-                const vec value = load(y + here), x = activated(value, c);
-                const vec column_gradient = load(s.d_columns.get() + i * c_padded + c) * of_column;
-                vec d = load(dx + here);
+            const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(r) * num_columns * ld + c;
+            const vec row_pool = load(s.rows.get() + (row + r) * ld + c);
+            const vec row_gradient = load(s.d_rows.get() + (row + r) * ld + c) * of_row;
+            const float *from = y + at, *column = s.columns.get() + c, *d_column = s.d_columns.get() + c;
+            float* to = dx + at;
+            for (int i = 0; i < num_columns; ++i, from += ld, to += ld, column += ld, d_column += ld) {
+                const vec value = load(from), x = activated(value), column_gradient = load(d_column) * of_column;
+                vec d = load(to);
                 d += !largest || x == row_pool ? row_gradient : vec{};
-                d += !largest || x == load(s.columns.get() + i * c_padded + c) ? column_gradient : vec{};
-                if (!raw) {
+                d += !largest || x == load(column) ? column_gradient : vec{};
+                if (!activated.raw) {
                     d = x > 0.0f ? d : vec{};
                     shift_sum += d;
                     scaled_sum += d * (value - center);
                 }
-                store(dx + here, d);
+                store(to, d);
             }
         }
         store(sums.shift.get() + c, load(sums.shift.get() + c) + shift_sum);

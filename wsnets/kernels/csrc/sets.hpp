@@ -40,6 +40,11 @@ struct Task {
     float* saved_at(int target, int chunk) const {
         return problem.saved + (target * problem.num_fields + first_field(chunk)) * saved_of_field(problem);
     }
+    template <bool write>
+    void prefetch_saved(int target, int chunk) const {
+        const float* const saved = saved_at(target, chunk);
+        for (std::int64_t i = 0; i < fields(chunk) * saved_of_field(problem); i += 16) __builtin_prefetch(saved + i, write ? 1 : 0, 2);
+    }
     float* signs_of(float* saved, int field) const {
         return saved + field * saved_of_field(problem) + static_cast<std::ptrdiff_t>(shape.num_out + shape.num_heads) * shape.size;
     }
@@ -98,17 +103,14 @@ struct Forward : Pass {
         const Outside outside = task.rows(s.num_out, chunk);
         float* const sums = p.sums[target].values + task.at(chunk);
         outside.prefetch<true>(s, sums);
+        if (p.saved != nullptr) task.prefetch_saved<true>(target, chunk);
         for (int f = 0; f < count; ++f)
             for (int head = 0; head < s.num_heads; ++head)
                 attend_head(w.head_of(s, head, f, task.factor), w.head, w.o.get() + head * s.channels * s.ld + f * s.padded,
                             w.inverse.get() + head * s.ld + f * s.padded);
         map(s, s.num_out, s.num_out, task.out_weight(target), p.out_bias + target * s.num_out, w.o.get(), w.h.get());
         if (p.saved != nullptr) save(task, target, chunk, w);
-        for (int r = 0; r < s.num_out; ++r)
-            for (int c = 0; c < s.columns; c += kLanes) {
-                float* const h = w.h.get() + r * s.ld + c;
-                store(h, load(w.o.get() + r * s.ld + c) + larger(load(h), vec{}));
-            }
+        add_positive(s, w.o.get(), w.h.get());
         const float* const level = task.level_at(target, chunk);
         p.sums[target].is_fresh ? outside.write<false>(s, w.h.get(), p.scale, sums, level, p.num_fields)
                                 : outside.write<true>(s, w.h.get(), p.scale, sums, level, p.num_fields);
@@ -127,12 +129,10 @@ struct Backward : Pass {
     const std::vector<Gradients>& gradients;
     std::vector<std::vector<Partial>> partial;  // of every part, for every problem
 
-    Backward(const std::vector<Problem>& problems, const std::vector<Gradients>& g) : Pass(problems), gradients(g), partial(parts) {
-        for (std::vector<Partial>& sums : partial)
-            for (const Task& task : tasks) sums.emplace_back(task.problem, task.shape);
-    }
+    Backward(const std::vector<Problem>& problems, const std::vector<Gradients>& g) : Pass(problems), gradients(g), partial(parts) {}
 
     void run(int part, Workspace& w) {
+        for (const Task& task : tasks) partial[part].emplace_back(task.problem, task.shape);
         for (int chunk = first(part); chunk < first(part + 1); ++chunk) {
             if (tasks[0].fields(chunk) < largest.fields) w.clear();
             for (std::size_t i = 0; i < tasks.size(); ++i) run(i, chunk, w, partial[part][i]);
@@ -192,10 +192,17 @@ struct Backward : Pass {
     void prefetch(std::size_t i, int target, int chunk) const {
         const Task& task = tasks[i];
         if (target + 1 < task.problem.num_targets)
-            return task.rows(task.shape.num_out, chunk).template prefetch<false>(task.shape, task.problem.sums[target + 1].values + task.at(chunk));
+            return prefetch_target(task, target + 1, chunk);
         if (gradients[i].x != nullptr && task.problem.is_last)
             task.rows(task.shape.num_in, chunk).template prefetch<true>(task.shape, gradients[i].x + task.at(chunk));
         prefetch_next(i, chunk);
+        const bool last = i + 1 == tasks.size();
+        if (!last || chunk + 1 < chunks) prefetch_target(last ? tasks[0] : tasks[i + 1], 0, last ? chunk + 1 : chunk);
+    }
+
+    static void prefetch_target(const Task& task, int target, int chunk) {
+        task.rows(task.shape.num_out, chunk).prefetch<false>(task.shape, task.problem.sums[target].values + task.at(chunk));
+        task.prefetch_saved<false>(target, chunk);
     }
 
     // g <- g + W'^T h, h = g where W' o + b' is positive.
@@ -208,11 +215,6 @@ struct Backward : Pass {
                                                  s.out_padded, sums.out_weight.get() + first_row * s.out_padded, s.out_padded);
         multiply<Order::columns, Start::accumulate>(s.num_out, s.columns, s.num_out, task.out_weight(target), s.num_out,
                                                     w.h.get(), s.ld, w.g.get(), s.ld);
-    }
-
-    void finish() const {
-        for (std::size_t i = 0; i < tasks.size(); ++i)
-            for (int target = 0; target < tasks[i].problem.num_targets; ++target) finish(i, target);
     }
 
     // Sums over the parts, in their order.
@@ -247,6 +249,20 @@ struct Backward : Pass {
     }
 };
 
+// The gradients of one target's maps at a time, from those of all parts.
+struct Finish {
+    const Backward& backward;
+    std::vector<std::pair<std::size_t, int>> targets{};
+
+    explicit Finish(const Backward& done) : backward(done) {
+        for (std::size_t i = 0; i < done.tasks.size(); ++i)
+            for (int target = 0; target < done.tasks[i].problem.num_targets; ++target) targets.emplace_back(i, target);
+    }
+    struct Space {};
+    Space space() const { return {}; }
+    void run(int number, Space&) const { backward.finish(targets[number].first, targets[number].second); }
+};
+
 }  // namespace
 
 void attend_sets(const std::vector<Problem>& problems, int threads) {
@@ -257,7 +273,8 @@ void attend_sets(const std::vector<Problem>& problems, int threads) {
 void attend_sets_back(const std::vector<Problem>& problems, const std::vector<Gradients>& gradients, int threads) {
     Backward backward(problems, gradients);
     run_all(backward, backward.parts, threads);
-    backward.finish();
+    Finish finish(backward);
+    run_all(finish, static_cast<int>(finish.targets.size()), threads);
 }
 
 }  // namespace NF_ISA
