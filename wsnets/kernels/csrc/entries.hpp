@@ -51,8 +51,8 @@ struct Spread : EntriesTask {
     void run(int field, Buffer& space) const {
         float* const NF_RESTRICT repeated = space.get();
         float *const NF_RESTRICT columns = repeated + row, *const rows = columns + row;
-        turn_in(rows_at(field), stride(e.num_rows), e.channels, e.num_rows, rows, e.channels);
-        turn_in(columns_at(field), stride(e.num_columns), e.channels, e.num_columns, columns, e.channels);
+        turn_rows(rows_at(field), stride(e.num_rows), e.channels, e.num_rows, rows, e.channels);
+        turn_rows(columns_at(field), stride(e.num_columns), e.channels, e.num_columns, columns, e.channels);
         for (int r = 0; r < e.num_rows; ++r) {
             repeat(rows + static_cast<std::ptrdiff_t>(r) * e.channels, e.channels, e.num_columns, repeated);
             float* const NF_RESTRICT y = at(e.y, field, r);
@@ -73,8 +73,8 @@ struct Gather : EntriesTask {
             fold(y, e.channels, e.num_columns, rows + static_cast<std::ptrdiff_t>(r) * e.channels);
             for (int k = 0; k < row; ++k) columns[k] += y[k];
         }
-        turn_out(rows, e.channels, e.channels, e.num_rows, rows_at(field), stride(e.num_rows));
-        turn_out(columns, e.channels, e.channels, e.num_columns, columns_at(field), stride(e.num_columns));
+        turn_rows(rows, e.channels, e.num_rows, e.channels, rows_at(field), stride(e.num_rows));
+        turn_rows(columns, e.channels, e.num_columns, e.channels, columns_at(field), stride(e.num_columns));
     }
 };
 

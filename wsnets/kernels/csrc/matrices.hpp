@@ -15,7 +15,7 @@ namespace nf {
 namespace NF_ISA {
 namespace {
 
-constexpr int kEntries = 128;  // of a chunk of rows
+constexpr int kEntries = 32, kEntriesBack = 128;  // of a chunk of rows; the weight's gradient is a sum over it
 
 // What all threads read: the map, turned and as it is, and the activation's numbers.
 struct MatrixTask {
@@ -23,9 +23,9 @@ struct MatrixTask {
     const int c_padded, out_padded, step, parts;  // step: rows of a chunk
     Buffer turned, weight, scale, shift, mean;
 
-    explicit MatrixTask(const Matrices& given)
+    MatrixTask(const Matrices& given, int entries)
         : m(given), c_padded(round_up(m.channels, kLanes)), out_padded(round_up(m.num_out, kLanes)),
-          step(std::clamp(kEntries / m.num_columns, 1, m.num_rows)),
+          step(std::clamp(entries / m.num_columns, 1, m.num_rows)),
           parts(static_cast<int>(std::min<std::int64_t>(m.num_fields, kParts))), turned(padded(m.channels, nullptr, 0, out_padded)),
           weight(padded(m.num_out, m.weight, m.channels, c_padded)), scale(padded(1, m.scale, m.channels, c_padded)),
           shift(padded(1, m.shift, m.channels, c_padded)), mean(padded(1, m.mean, m.channels, c_padded)) {
@@ -70,7 +70,7 @@ struct MatrixTask {
 };
 
 struct MatrixForward : MatrixTask {
-    using MatrixTask::MatrixTask;
+    explicit MatrixForward(const Matrices& given) : MatrixTask(given, kEntries) {}
 
     void run(int part, Space& s) const {
         for (std::int64_t field = first(part); field < first(part + 1); ++field) {
@@ -78,8 +78,8 @@ struct MatrixForward : MatrixTask {
             std::fill_n(s.columns.get(), m.num_columns * c_padded, start);
             for (int row = 0; row < m.num_rows; row += step) run(field, row, std::min(step, m.num_rows - row), s);
             for (int i = 0; i < m.num_columns * c_padded; ++i) s.columns.get()[i] *= share(m.num_rows);
-            turn_out(s.columns.get(), c_padded, m.channels, m.num_columns, m.columns + side_at(field, m.num_columns), side_stride(m.num_columns));
-            turn_out(s.rows.get(), c_padded, m.channels, m.num_rows, m.rows + side_at(field, m.num_rows), side_stride(m.num_rows));
+            turn_rows(s.columns.get(), c_padded, m.num_columns, m.channels, m.columns + side_at(field, m.num_columns), side_stride(m.num_columns));
+            turn_rows(s.rows.get(), c_padded, m.num_rows, m.channels, m.rows + side_at(field, m.num_rows), side_stride(m.num_rows));
             pool_rows(field, s);
         }
     }
@@ -138,7 +138,7 @@ struct MatrixBackward : MatrixTask {
     const MatrixGradients& g;
     std::vector<MatrixPartial> partial;
 
-    MatrixBackward(const Matrices& given, const MatrixGradients& gradients) : MatrixTask(given), g(gradients) {
+    MatrixBackward(const Matrices& given, const MatrixGradients& gradients) : MatrixTask(given, kEntriesBack), g(gradients) {
         for (int part = 0; part < parts; ++part)
             partial.push_back({make_buffer(static_cast<std::ptrdiff_t>(m.num_out) * c_padded), make_buffer(c_padded), make_buffer(c_padded)});
     }
@@ -169,7 +169,7 @@ struct MatrixBackward : MatrixTask {
         if (from == nullptr) {
             std::fill_n(to, static_cast<std::ptrdiff_t>(count) * c_padded, 0.0f);
         } else {
-            turn_in(from + side_at(field, count), side_stride(count), m.channels, count, to, c_padded);
+            turn_rows(from + side_at(field, count), side_stride(count), m.channels, count, to, c_padded);
         }
     }
 

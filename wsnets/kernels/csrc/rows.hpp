@@ -19,14 +19,20 @@ inline void copy_rows(int count, const float* source, int from, float* target, i
     }
 }
 
-// Numbers of a field's rows or columns, (C, count) with channels `stride` apart, to (count, C) with rows `padded` apart.
-inline void turn_in(const float* from, std::ptrdiff_t stride, int channels, int count, float* to, int padded) {
-    for (int c = 0; c < channels; ++c)
-        for (int i = 0; i < count; ++i) to[static_cast<std::ptrdiff_t>(i) * padded + c] = from[c * stride + i];
-}
-inline void turn_out(const float* from, int padded, int channels, int count, float* to, std::ptrdiff_t stride) {
-    for (int c = 0; c < channels; ++c)
-        for (int i = 0; i < count; ++i) to[c * stride + i] = from[static_cast<std::ptrdiff_t>(i) * padded + c];
+// to (columns, rows) = from^T, from (rows, columns), both with rows as far apart as said.
+inline void turn_rows(const float* from, std::ptrdiff_t ld_from, int rows, int columns, float* to, std::ptrdiff_t ld_to) {
+    const int whole = rows / kLanes * kLanes, across = columns / kLanes * kLanes;
+    for (int r = 0; r < whole; r += kLanes)
+        for (int c = 0; c < across; c += kLanes) {
+            vec v[kLanes];
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) v[i] = load_unaligned(from + (r + i) * ld_from + c);
+            exchange_all<1>(v);
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) *reinterpret_cast<vec_unaligned*>(to + (c + i) * ld_to + r) = v[i];
+        }
+    for (int r = 0; r < rows; ++r)
+        for (int c = r < whole ? across : 0; c < columns; ++c) to[c * ld_to + r] = from[r * ld_from + c];
 }
 
 inline Buffer padded(int count, const float* source, int from, int to) {
