@@ -17,7 +17,8 @@ constexpr int kRows = 14, kCols = 2;  // 28 of 32 registers
 constexpr int kRows = 6, kCols = 2;  // 12 of 16 registers
 #endif
 
-enum class Start { zero, bias, accumulate };
+// What C starts with: zero, a number for each column or for each row, or what is there.
+enum class Start { zero, bias, row_bias, accumulate };
 // How A lies in memory: by rows (A[i, k] at i * lda + k) or by columns (at k * lda + i).
 enum class Order { rows, columns };
 
@@ -57,6 +58,7 @@ __attribute__((noinline)) void tile(const float* a, std::ptrdiff_t lda, const fl
         for (int j = 0; j < C; ++j) {
             if constexpr (start == Start::zero) acc[i][j] = vec{};
             if constexpr (start == Start::bias) acc[i][j] = load(bias + j * kLanes);
+            if constexpr (start == Start::row_bias) acc[i][j] = splat(bias[i]);
             if constexpr (start == Start::accumulate) acc[i][j] = load(c + i * ldc + j * kLanes);
         }
     Rows<R, order> rows(a, lda);
@@ -100,7 +102,7 @@ inline void column(int m, const float* a, std::ptrdiff_t lda, const float* b, st
     const std::ptrdiff_t row = order == Order::rows ? lda : 1;
     for (int first = 0, left = (m + kRows - 1) / kRows; left > 0; --left) {
         const int height = (m - first + left - 1) / left;
-        by_height[height - 1](a + first * row, lda, b, ldb, c + first * ldc, ldc, depth, bias);
+        by_height[height - 1](a + first * row, lda, b, ldb, c + first * ldc, ldc, depth, start == Start::row_bias ? bias + first : bias);
         first += height;
     }
 }
@@ -111,9 +113,9 @@ inline void multiply(int m, int n, int depth, const float* a, std::ptrdiff_t lda
                      float* c, std::ptrdiff_t ldc, const float* bias = nullptr) {
     int j = 0;
     for (; j + kCols * kLanes <= n; j += kCols * kLanes)
-        column<kCols, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, bias + j);
+        column<kCols, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, start == Start::row_bias ? bias : bias + j);
     for (; j < n; j += kLanes)
-        column<1, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, bias + j);
+        column<1, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, start == Start::row_bias ? bias : bias + j);
 }
 
 }  // namespace NF_ISA

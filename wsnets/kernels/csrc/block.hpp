@@ -182,12 +182,7 @@ struct Workspace {
 
 // to (count, columns) = bias + weight (count, depth) from (depth, columns).
 inline void map(const Shape& s, int count, int depth, const float* weight, const float* bias, const float* from, float* to) {
-    const std::ptrdiff_t ld = s.ld;
-    for (int r = 0, columns = s.columns; r < count; ++r) {
-        const vec start = splat(bias[r]);
-        for (int c = 0; c < columns; c += kLanes) store(to + r * ld + c, start);
-    }
-    multiply<Order::rows, Start::accumulate>(count, s.columns, depth, weight, depth, from, s.ld, to, s.ld);
+    multiply<Order::rows, Start::row_bias>(count, s.columns, depth, weight, depth, from, s.ld, to, s.ld, bias);
 }
 
 // h <- o + relu(h).
