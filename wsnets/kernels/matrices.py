@@ -7,92 +7,99 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from wsnets.kernels.activation import BatchNorm
 from wsnets.kernels.native import array
 
 
-def moments(y: Tensor, isa: str = "") -> tuple[Tensor, Tensor]:
-    """Mean and variance (divided by the count) of every channel of y (N, O, I, C), field by field, then over fields."""
-    from wsnets.kernels import _native
-
-    y = y.contiguous()
-    means, squares = y.new_empty(len(y), y.shape[3]), y.new_empty(len(y), y.shape[3])
-    _native.moments(array(y), array(means), array(squares), torch.get_num_threads(), isa)
-    per_field, of_fields = means.double(), squares.double()
-    mean = per_field.mean(0)
-    variance = (per_field - mean).square().mean(0) + of_fields.mean(0) / y[0, ..., 0].numel()
-    return mean.to(y.dtype), variance.to(y.dtype)
-
-
 class MapMatrix(Function):
-    """As dws_functions.MatrixMap without a mask: activation, linear map and pools; isa: forces an instruction set.
+    """As dws_functions.Spread and MatrixMap without a mask: y = z + rows + columns, activation, linear map and pools.
 
-    Pools are channels first, over I, over O and over both, of which equal largest rows share the gradient. Shapes: y
-    (N, O, I, C), weight (C', C); z (N, O, I, C'), rows (C, N, O), columns (C, N, I), pooled (C, N); gamma, beta, mean and inverse (C,), or None for relu(y), or y where `raw`.
-    of_batch: mean and inverse are of this very y.
+    Pools are channels first, over I, over O and over both, of which equal largest rows share the gradient. Shapes: z
+    (N, O, I, C), which is lost where rows (C, N, O) and columns (C, N, I) are given; weight (C', C); gamma, beta (C,),
+    or None for relu(y), or y where `raw`; x W^T (N, O, I, C'), pools (C, N, O), (C, N, I), (C, N). isa: forces an
+    instruction set.
     """
 
     @staticmethod
     def forward(
         ctx,
-        y: Tensor,
+        z: Tensor,
+        rows: Tensor | None,
+        columns: Tensor | None,
         weight: Tensor,
         gamma: Tensor | None,
         beta: Tensor | None,
-        statistics: tuple[Tensor, Tensor, bool] | None,
+        norm: BatchNorm | None,
         pool: str,
         raw: bool,
         isa: str = "",
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         from wsnets.kernels import _native
 
-        y, weight = y.contiguous(), weight.contiguous()
+        y, weight = z.contiguous(), weight.contiguous()
+        sides = tuple(None if s is None else s.contiguous() for s in (rows, columns))
+        statistics = (norm.mean, norm.variance) if norm is not None and norm.of_batch else (None, None)
+        if sides[0] is not None or statistics[0] is not None:
+            _native.settle(array(y), *map(array, sides), *map(array, statistics), torch.get_num_threads(), isa)
         n, num_rows, num_columns, channels = y.shape
-        z = y.new_empty(n, num_rows, num_columns, len(weight))
+        mapped = y.new_empty(n, num_rows, num_columns, len(weight))
         shapes = ((channels, n, num_rows), (channels, n, num_columns), (channels, n))
         pools = tuple(y.new_empty(shape) for shape in shapes)
-        activation = (None, None, None) if raw else _activation(y, gamma, beta, statistics)
-        arrays = (array(y), array(weight), pool, *map(array, activation), array(z), *map(array, pools))
+        activation = (None, None, None) if raw else _activation(y, gamma, beta, norm)
+        arrays = (array(y), array(weight), pool, *map(array, activation), array(mapped), *map(array, pools))
         _native.map_matrices(*arrays, torch.get_num_threads(), isa)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(y, weight, *pools)
-        ctx.activation, ctx.statistics, ctx.pool, ctx.isa = activation, statistics, pool, isa
-        return z, *pools
+        ctx.activation, ctx.norm, ctx.pool, ctx.isa = activation, norm, pool, isa
+        return mapped, *pools
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dz: Tensor | None, *d_pools: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx, d_mapped: Tensor | None, *d_pools: Tensor | None) -> tuple[Tensor | None, ...]:
         from wsnets.kernels import _native
 
         y, weight, *pools = ctx.saved_tensors
-        dz = y.new_zeros(*y.shape[:3], len(weight)) if dz is None else dz
+        d_mapped = y.new_zeros(*y.shape[:3], len(weight)) if d_mapped is None else d_mapped.contiguous()
         d_pools = tuple(None if g is None else g.contiguous() for g in d_pools)
-        dy = torch.empty_like(y) if ctx.needs_input_grad[0] or ctx.needs_input_grad[2] else None
+        needed, of_rows = ctx.needs_input_grad, ctx.needs_input_grad[1]
+        dy = torch.empty_like(y) if needed[0] or of_rows or needed[4] else None
         d_weight, d_shift, d_scaled = torch.empty_like(weight), y.new_empty(y.shape[3]), y.new_empty(y.shape[3])
-        given = (array(y), array(weight), ctx.pool, *map(array, ctx.activation), array(dz.contiguous()))
+        given = (array(y), array(weight), ctx.pool, *map(array, ctx.activation), array(d_mapped))
         others = (*pools, *d_pools, dy, d_weight, d_shift, d_scaled)
-        _native.map_matrices_back(*given, *map(array, others), torch.get_num_threads(), ctx.isa)
-        if ctx.statistics is None or dy is None:
-            return dy, d_weight, None, None, None, None, None, None
-        (scale, _, mean), (_, inverse, of_batch) = ctx.activation, ctx.statistics
-        d_gamma, count = d_scaled * inverse, y.numel() // y.shape[3]
-        # scale (dx - mean(dx) - h mean(h dx)), h = (y - mean) inverse: an affine map of dx and y.
-        slope = -scale * inverse * d_gamma / count if of_batch else torch.zeros_like(scale)
-        level = -scale * d_shift / count - slope * mean if of_batch else torch.zeros_like(scale)
-        parts = (dy, y, scale, slope, level)
-        _native.affine(*map(array, parts), torch.get_num_threads(), ctx.isa)
-        return dy, d_weight, d_gamma, d_shift, None, None, None, None
+        threads = torch.get_num_threads()
+        _native.map_matrices_back(*given, *map(array, others), threads, ctx.isa)
+        affine, d_gamma = _slope(ctx, y, d_shift, d_scaled)
+        sides = [torch.empty_like(p) if of_rows else None for p in pools[:2]]
+        if dy is not None and (of_rows or affine[0] is not None):
+            moved = None if affine[0] is None else y
+            _native.settle_back(array(dy), array(moved), *map(array, affine), *map(array, sides), threads, ctx.isa)
+        return dy, *sides, d_weight, d_gamma, None if d_gamma is None else d_shift, None, None, None, None
 
 
 def _activation(
-    y: Tensor, gamma: Tensor | None, beta: Tensor | None, statistics: tuple[Tensor, Tensor, bool] | None
+    y: Tensor, gamma: Tensor | None, beta: Tensor | None, norm: BatchNorm | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scale, shift and mean of every channel."""
-    if gamma is None or beta is None or statistics is None:
+    if gamma is None or beta is None or norm is None:
         zeros = y.new_zeros(y.shape[3])
         return torch.ones_like(zeros), zeros, zeros
-    mean, inverse, _ = statistics
-    scale = gamma * inverse
-    return scale, beta - mean * scale, mean.contiguous()
+    scale = gamma * norm.inverse()
+    return scale, beta - norm.mean * scale, norm.mean
+
+
+def _slope(ctx, y: Tensor, d_shift: Tensor, d_scaled: Tensor) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
+    """Numbers of the affine map of the gradient d of the normalised y, and of y, that gives y's; gradient of gamma.
+
+    scale (d - mean(d) - h mean(h d)), h = (y - mean) inverse.
+    """
+    if ctx.norm is None:
+        return (None, None, None), None
+    (scale, _, mean), inverse = ctx.activation, ctx.norm.inverse()
+    d_gamma, count = d_scaled * inverse, y.numel() // y.shape[3]
+    if not ctx.norm.of_batch:
+        return (scale, torch.zeros_like(scale), torch.zeros_like(scale)), d_gamma
+    slope = -scale * inverse * d_gamma / count
+    return (scale, slope, -scale * d_shift / count - slope * mean), d_gamma
 
 
 class SpreadMatrix(Function):
@@ -102,8 +109,8 @@ class SpreadMatrix(Function):
     def forward(ctx, z: Tensor, rows: Tensor, columns: Tensor, isa: str = "") -> Tensor:
         from wsnets.kernels import _native
 
-        parts = (z, rows.contiguous(), columns.contiguous())
-        _native.spread(*map(array, parts), torch.get_num_threads(), isa)
+        sides = (rows.contiguous(), columns.contiguous())
+        _native.settle(array(z), *map(array, sides), None, None, torch.get_num_threads(), isa)
         ctx.mark_dirty(z)
         ctx.isa = isa
         return z
@@ -115,5 +122,5 @@ class SpreadMatrix(Function):
 
         dy = dy.contiguous()
         rows, columns = (dy.new_empty(dy.shape[3], len(dy), dy.shape[axis]) for axis in (1, 2))
-        _native.gather(array(dy), array(rows), array(columns), torch.get_num_threads(), ctx.isa)
+        _native.settle_back(array(dy), None, None, None, None, array(rows), array(columns), torch.get_num_threads(), ctx.isa)
         return dy, rows, columns, None

@@ -22,6 +22,7 @@ from wsnets.models.dws_layers import (
     Site,
     SiteActivation,
     Style,
+    Unspread,
     see,
     sites,
 )
@@ -102,9 +103,9 @@ class DWSStack(nn.Module):
             if layer < config.num_hidden:
                 self.activations.append(activations(self.places, config.width, config.norm, config.p_dropout))
 
-    def forward(self, features: WeightFeatures, generator: Generator | None) -> list[Tensor]:
-        """Return values of all sites, sets (F C, N, T) and matrices (N, O, I, C); needs autocast to be off."""
-        values = [to_site(place, x) for place, x in zip(self.places, features.tensors, strict=True)]
+    def forward(self, features: WeightFeatures, generator: Generator | None) -> list[Tensor | Unspread]:
+        """Return values of all sites, sets (F C, N, T) and matrices in parts; needs autocast to be off."""
+        values: list[Tensor | Unspread] = [to_site(place, x) for place, x in zip(self.places, features.tensors, strict=True)]
         for index, layer in enumerate(self.layers):
             values = layer(values, self.activations[index - 1] if index else None, generator)
         return values
@@ -126,8 +127,10 @@ def to_site(place: Site, x: Tensor) -> Tensor:
     return x.permute(1, 3, 0, 2).reshape(-1, len(x), x.shape[2])
 
 
-def from_site(place: Site, y: Tensor, like: Tensor) -> Tensor:
+def from_site(place: Site, y: Tensor | Unspread, like: Tensor) -> Tensor:
     """Inverse of `to_site`, for C channels in the layout of `like`."""
+    if isinstance(y, Unspread):
+        return y.spread()
     if len(place.free) == 2:
         return y
     y = y.view(place.groups, -1, *y.shape[1:]).permute(2, 0, 3, 1)

@@ -8,7 +8,7 @@ middle weights, of two, are matrices (N, O, I, C).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -210,43 +210,50 @@ class SiteActivation(nn.Module):
             self.register_buffer("running_mean", torch.zeros(width))
             self.register_buffer("running_var", torch.ones(width))
 
+    def drops(self) -> bool:
+        """Whether values are dropped, which the kernels do not."""
+        return self.training and self.p_dropout > 0.0
+
     def settings(self, y: Tensor, generator: Generator | None) -> tuple:
         """What functions.Activation needs for y (F, C, N, T) or (N, O, I, C)."""
-        mask = None
-        if self.training and self.p_dropout > 0.0:
-            mask = dropout(torch.ones_like(y), self.p_dropout, generator)
+        mask = dropout(torch.ones_like(y), self.p_dropout, generator) if self.drops() else None
         if self.norm == "none":
             return None, None, None, mask
         mean, var = self.running_mean, self.running_var
         if self.training:
-            native = self.is_matrix and takes(y)
-            mean, var = matrices.moments(y.detach()) if native else moments(y.detach(), self.summed)
-            self._follow(mean, var, y.numel() // len(mean))
+            mean, var = moments(y.detach(), self.summed)
+            self.follow(BatchNorm(mean, var, True, _EPSILON), y)
         statistics = Statistics(mean.view(self.shape), (var + _EPSILON).rsqrt().view(self.shape), self.training)
         return self.weight.view(self.shape), self.bias.view(self.shape), statistics, mask
 
     def forward(self, y: Tensor, pool: Pool, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """Activate a set (F C, N, T) and pool it, (F C, N)."""
-        if takes(y) and not (self.training and self.p_dropout > 0.0):
-            return self._by_kernel(y, pool)
+        if takes(y) and not self.drops():
+            norm = self.batch_norm()
+            x, pooled = ActivateSet.apply(y, *self.line(), norm, pool)
+            self.follow(norm, y)
+            return x, pooled
         grouped = y.view(self.groups, -1, *y.shape[1:])
         x = Activate.apply(grouped, *self.settings(grouped, generator)).view(y.shape)
         return x, reduce(x, 2, pool)
 
-    def _by_kernel(self, y: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
-        if self.norm == "none":
-            return ActivateSet.apply(y, None, None, None, pool)
-        running = (self.running_mean, self.running_var)
-        mean, var = map(torch.empty_like, running) if self.training else running
-        x, pooled = ActivateSet.apply(y, self.weight, self.bias, BatchNorm(mean, var, self.training, _EPSILON), pool)
-        if self.training:
-            self._follow(mean, var, y.numel() // len(mean))
-        return x, pooled
+    def line(self) -> tuple[nn.Parameter, nn.Parameter] | tuple[None, None]:
+        """Factor and shift after the normalisation."""
+        return (self.weight, self.bias) if self.norm == "batch" else (None, None)
 
-    def _follow(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """Move the running statistics towards those of a batch."""
-        self.running_mean.lerp_(mean, _MOMENTUM)
-        self.running_var.lerp_(var * (count / max(1, count - 1)), _MOMENTUM)
+    def batch_norm(self) -> BatchNorm | None:
+        """The normalisation that a kernel does; in training its statistics have yet to be written."""
+        if self.norm == "none":
+            return None
+        running = (self.running_mean, self.running_var)
+        return BatchNorm(*(map(torch.empty_like, running) if self.training else running), self.training, _EPSILON)
+
+    def follow(self, norm: BatchNorm | None, y: Tensor) -> None:
+        """Move the running statistics towards those of a batch y, if they were."""
+        if norm is not None and norm.of_batch:
+            count = y.numel() // len(norm.mean)
+            self.running_mean.lerp_(norm.mean, _MOMENTUM)
+            self.running_var.lerp_(norm.variance * (count / max(1, count - 1)), _MOMENTUM)
 
 
 @dataclass(frozen=True)
@@ -259,33 +266,61 @@ class Seen:
     mapped: Tensor | None = None
 
 
+class Unspread(NamedTuple):
+    """Values of a matrix, (N, O, I, C), before the sums along its rows, (C, N, O), and columns, (C, N, I), are added."""
+
+    entries: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def spread(self) -> Tensor:
+        """All in one, (N, O, I, C); the entries are lost."""
+        if takes(self.entries):
+            return matrices.SpreadMatrix.apply(*self)
+        return Spread.apply(self.entries, self.rows.permute(1, 2, 0), self.columns.permute(1, 2, 0))
+
+
 def see(
     place: Site,
-    x: Tensor,
+    x: Tensor | Unspread,
     activation: nn.Module | None,
     pool: Pool,
     generator: Generator | None,
     entries: Tensor | None = None,
 ) -> Seen:
-    """Activate and pool the values of a site; entries (C', C): the linear map for a matrix."""
+    """Activate and pool the values of a site, which are lost; entries (C', C): the linear map for a matrix."""
     if len(place.free) == 2:
-        settings = (None,) * 4 if activation is None else activation.settings(x, generator)
-        entries = x.new_empty(0, x.shape[3]) if entries is None else entries
-        mapped, rows, columns, pooled = _map_matrix(x, entries, pool, activation is None, settings)
+        own = x.entries if isinstance(x, Unspread) else x
+        entries = own.new_empty(0, own.shape[3]) if entries is None else entries
+        native = takes(own) and (activation is None or not activation.drops())
+        mapped, rows, columns, pooled = (_map_by_kernel if native else _map_matrix)(x, entries, pool, activation, generator)
         return Seen(dict(zip(place.free, (rows, columns), strict=True)), pooled, mapped)
     x, pooled = (x, reduce(x, 2, pool)) if activation is None else activation(x, pool, generator)
     return Seen({axis: x for axis in place.free}, pooled)
 
 
-def _map_matrix(y: Tensor, weight: Tensor, pool: Pool, raw: bool, settings: tuple) -> tuple[Tensor, ...]:
-    """MatrixMap, by the native kernel where it can: it has no masks. Pools are channels first: rows, columns, both."""
-    gamma, beta, statistics, mask = settings
-    if mask is not None or not takes(y):
-        mapped, *sides = MatrixMap.apply(y, weight, pool, raw, *settings)
-        rows, columns = (p.permute(2, 0, 1).contiguous() for p in sides)
-        return mapped, rows, columns, reduce(rows, 2, pool)
-    given = None if statistics is None else (statistics.mean, statistics.inverse, statistics.of_batch)
-    return matrices.MapMatrix.apply(y, weight, gamma, beta, given, pool, raw)
+def _map_by_kernel(
+    x: Tensor | Unspread, weight: Tensor, pool: Pool, activation: nn.Module | None, _: Generator | None
+) -> tuple[Tensor, ...]:
+    """A matrix's values, activated and mapped, and their pools, channels first: along rows, along columns, over both."""
+    parts = x if isinstance(x, Unspread) else (x, None, None)
+    if activation is None:
+        return matrices.MapMatrix.apply(*parts, weight, None, None, None, pool, True)
+    norm = activation.batch_norm()
+    results = matrices.MapMatrix.apply(*parts, weight, *activation.line(), norm, pool, False)
+    activation.follow(norm, parts[0])
+    return results
+
+
+def _map_matrix(
+    x: Tensor | Unspread, weight: Tensor, pool: Pool, activation: nn.Module | None, generator: Generator | None
+) -> tuple[Tensor, ...]:
+    """The same by torch."""
+    y = x.spread() if isinstance(x, Unspread) else x
+    settings = (None,) * 4 if activation is None else activation.settings(y, generator)
+    mapped, *sides = MatrixMap.apply(y, weight, pool, activation is None, *settings)
+    rows, columns = (p.permute(2, 0, 1).contiguous() for p in sides)
+    return mapped, rows, columns, reduce(rows, 2, pool)
 
 
 class DWSLayer(nn.Module):
@@ -323,8 +358,8 @@ class DWSLayer(nn.Module):
                 self.matrices[str(i)] = Kronecker(num_in, num_out, style.depth, 1.0 / len(places), generator)
 
     def forward(
-        self, values: list[Tensor], activations: nn.ModuleList | None, generator: Generator | None = None
-    ) -> list[Tensor]:
+        self, values: list[Tensor | Unspread], activations: nn.ModuleList | None, generator: Generator | None = None
+    ) -> list[Tensor | Unspread]:
         """Return the new values; activations: one SiteActivation for each, or None for values as they are."""
         seen = []
         for i, (place, x) in enumerate(zip(self.places, values, strict=True)):
@@ -370,15 +405,12 @@ class DWSLayer(nn.Module):
                 sums[t] = torch.add(sums[t], term, alpha=factor)
         return [sums[t] for t in reached]
 
-    def _finish(self, t: int, start: "Start", sums: dict[int, Tensor]) -> Tensor:
-        """The target's new values: its only sum, or a matrix of those of its rows and columns."""
+    def _finish(self, t: int, start: "Start", sums: dict[int, Tensor]) -> Tensor | Unspread:
+        """The target's new values: its only sum, or a matrix with those of its rows and columns."""
         free = self.places[t].free
         if len(free) < 2:
             return sums[free[0]] if free else start.own.unsqueeze(2)
-        rows, columns = (sums[axis] for axis in free)
-        if takes(rows):
-            return matrices.SpreadMatrix.apply(start.own, rows, columns)
-        return Spread.apply(start.own, rows.permute(1, 2, 0), columns.permute(1, 2, 0))
+        return Unspread(start.own, *(sums[axis] for axis in free))
 
 
 @dataclass(frozen=True)

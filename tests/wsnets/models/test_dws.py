@@ -23,6 +23,7 @@ from wsnets.models.dws_layers import (
     FromPooled,
     Kronecker,
     SiteActivation,
+    Unspread,
     Style,
     sites,
 )
@@ -168,7 +169,7 @@ def test_a_layer_is_the_mean_over_all_pairs_of_tensors(generator: Generator):
         lambda x: _draw(*x.shape[:-1], num_in, generator=generator)
     )
     values = [to_site(place, x) for place, x in zip(places, features.tensors, strict=True)]
-    result = layer(values, None)
+    result = [y.spread() if isinstance(y, Unspread) else y for y in layer(values, None)]
     for t, place in enumerate(places):
         for n in range(2):
             total = 0.0
@@ -200,20 +201,27 @@ def test_sites_and_back(generator: Generator):
         assert torch.equal(from_site(place, y, x), x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["torch", "kernel where it is built"])
 @pytest.mark.parametrize("width", [2, 4])
-def test_normalisation_is_torchs_over_fields_groups_and_neurons(width: int, generator: Generator):
+def test_normalisation_is_torchs_over_fields_groups_and_neurons(width: int, dtype: torch.dtype, generator: Generator):
     place = sites(SPEC)[0]
-    ours, theirs = SiteActivation(place, width, "batch", 0.0).double(), nn.BatchNorm1d(width).double()
-    for _ in range(3):
-        y = 2 * _draw(place.groups * width, 4, 5, generator=generator) + 1
+    ours, theirs = SiteActivation(place, width, "batch", 0.0).to(dtype), nn.BatchNorm1d(width).to(dtype)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+
+    def compare(y: Tensor) -> None:
         by_group = y.view(place.groups, width, 4, 5).permute(2, 1, 0, 3).flatten(2)
         expected = theirs(by_group).relu().view(4, width, place.groups, 5).permute(2, 1, 0, 3).reshape(y.shape)
-        _close(ours(y, None), expected)
-    _close(ours.running_var, theirs.running_var)
+        x, pooled = ours(y, "max", None)
+        torch.testing.assert_close(x, expected, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(pooled, expected.amax(2), rtol=tolerance, atol=tolerance)
+
+    for _ in range(3):
+        compare((2 * _draw(place.groups * width, 4, 5, generator=generator) + 1).to(dtype))
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=tolerance, atol=tolerance)
     ours.eval()
     theirs.eval()
-    expected = theirs(by_group).relu().view(4, width, place.groups, 5).permute(2, 1, 0, 3).reshape(y.shape)
-    _close(ours(y, None), expected)
+    compare(_draw(place.groups * width, 4, 5, generator=generator).to(dtype))
 
 
 @pytest.mark.parametrize("piece", [1, 2**19], ids=["pieces", "whole"])

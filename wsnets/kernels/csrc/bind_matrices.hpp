@@ -69,48 +69,48 @@ void map_back(Floats y, ReadFloats weight, const std::string& pool, Optional sca
     chosen.map_back(m, g);
 }
 
-nf::Entries entries_of(nf::EntriesWork work, const Floats& y, int threads) {
+nf::Entries entries_of(const Floats& y, const Optional& rows, const Optional& columns, int threads) {
     expect(y.ndim() == 4 && y.size() > 0, "y: expected (N, O, I, C), none of them zero");
     expect(threads >= 1, "threads: expected 1 or more");
     nf::Entries e{};
-    e.work = work;
     e.num_fields = static_cast<std::int64_t>(y.shape(0));
     e.num_rows = static_cast<int>(y.shape(1));
     e.num_columns = static_cast<int>(y.shape(2));
     e.channels = static_cast<int>(y.shape(3));
-    e.threads = threads;
+    expect(rows.has_value() == columns.has_value() && (!rows.has_value() || (has_shape(*rows, {e.channels, e.num_fields, e.num_rows}) &&
+                                                                           has_shape(*columns, {e.channels, e.num_fields, e.num_columns}))),
+           "rows, columns: expected (C, N, O), (C, N, I), or None");
     e.y = y.data();
+    e.rows = data(rows);
+    e.columns = data(columns);
     return e;
 }
 
-// spread, gather and moments: y with an array each for the rows and the columns, or for every field and channel.
-template <nf::EntriesWork work>
-void with_sides(Floats y, Floats rows, Floats columns, int threads, const std::string& isa) {
-    nf::Entries e = entries_of(work, y, threads);
-    constexpr bool moments = work == nf::EntriesWork::moments;
-    const bool fit = moments ? has_shape(rows, {e.num_fields, e.channels}) && has_shape(columns, {e.num_fields, e.channels})
-                             : has_shape(rows, {e.channels, e.num_fields, e.num_rows}) &&
-                                   has_shape(columns, {e.channels, e.num_fields, e.num_columns});
-    expect(fit, moments ? "mean, squares: expected (N, C)" : "rows, columns: expected (C, N, O), (C, N, I)");
-    e.rows = rows.data();
-    e.columns = columns.data();
+void settle(const Floats& y, const Optional& rows, const Optional& columns, const Optional& mean, const Optional& variance,
+            int threads, const std::string& isa) {
+    nf::Entries e = entries_of(y, rows, columns, threads);
+    expect(mean.has_value() == variance.has_value() && is_per_channel(mean, y) && is_per_channel(variance, y),
+           "mean, variance: expected (C,) both, or None");
+    e.mean = data(mean);
+    e.variance = data(variance);
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
-    chosen.entries(e);
+    chosen.settle(e, threads);
 }
 
-void affine(Floats y, Floats x, Floats scale, Floats slope, Floats level, int threads, const std::string& isa) {
-    nf::Entries e = entries_of(nf::EntriesWork::affine, y, threads);
-    const std::int64_t c = e.channels;
-    expect(x.size() == y.size() && has_shape(scale, {c}) && has_shape(slope, {c}) && has_shape(level, {c}),
-           "x: expected the shape of y; scale, slope, level: expected (C,)");
-    e.x = x.data();
-    e.scale = scale.data();
-    e.slope = slope.data();
-    e.level = level.data();
+void settle_back(const Floats& y, const Optional& x, const Optional& scale, const Optional& slope, const Optional& level,
+                 const Optional& rows, const Optional& columns, int threads, const std::string& isa) {
+    nf::Entries e = entries_of(y, rows, columns, threads);
+    for (const Optional& numbers : {scale, slope, level})
+        expect(numbers.has_value() == x.has_value() && is_per_channel(numbers, y), "scale, slope, level: expected (C,) with x, or None");
+    expect(!x.has_value() || x->size() == y.size(), "x: expected the shape of y");
+    e.x = data(x);
+    e.scale = data(scale);
+    e.slope = data(slope);
+    e.level = data(level);
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
-    chosen.entries(e);
+    chosen.settle_back(e, threads);
 }
 
 }  // namespace

@@ -27,7 +27,8 @@ struct Isa {
     void (*activate_back)(const nf::Activation&, const nf::ActivationGradients&, int);
     void (*map)(const nf::Matrices&);
     void (*map_back)(const nf::Matrices&, const nf::MatrixGradients&);
-    void (*entries)(const nf::Entries&);
+    void (*settle)(const nf::Entries&, int);
+    void (*settle_back)(const nf::Entries&, int);
     void (*aggregate)(const nf::Messages&);
     void (*aggregate_back)(const nf::Messages&, const nf::MessageGradients&);
     void (*relate)(const nf::Relations&);
@@ -36,7 +37,7 @@ struct Isa {
 
 #define NF_COPY(isa) \
     {#isa, nf::isa::attend_sets, nf::isa::attend_sets_back, nf::isa::activate_sets, nf::isa::activate_sets_back, nf::isa::map_matrices, nf::isa::map_matrices_back, \
-     nf::isa::work_on_entries, nf::isa::aggregate, nf::isa::aggregate_back, nf::isa::relate, nf::isa::relate_back}
+     nf::isa::settle, nf::isa::settle_back, nf::isa::aggregate, nf::isa::aggregate_back, nf::isa::relate, nf::isa::relate_back}
 
 std::vector<Isa> available() {  // fastest first
     std::vector<Isa> list;

@@ -25,82 +25,66 @@ inline void fold(const float* NF_RESTRICT row, int count, int times, float* NF_R
         for (int c = 0; c < count; ++c) to[c] += row[static_cast<std::ptrdiff_t>(i) * count + c];
 }
 
+// Fields go in runs: the numbers of the next one are asked for early, as their channels lie pages apart.
 struct EntriesTask {
     const Entries& e;
-    const int row;  // floats
+    const int row, parts;  // floats of a row of y
 
-    explicit EntriesTask(const Entries& given) : e(given), row(given.num_columns * given.channels) {}
-    Buffer space() const { return make_buffer(4 * static_cast<std::ptrdiff_t>(row) + static_cast<std::ptrdiff_t>(e.num_rows) * e.channels); }
-    float* at(float* y, int field, int r) const { return y + (static_cast<std::int64_t>(field) * e.num_rows + r) * row; }
-    float* rows_at(int field) const { return e.rows + static_cast<std::int64_t>(field) * e.num_rows; }
-    float* columns_at(int field) const { return e.columns + static_cast<std::int64_t>(field) * e.num_columns; }
+    explicit EntriesTask(const Entries& given)
+        : e(given), row(given.num_columns * given.channels),
+          parts(static_cast<int>(std::min<std::int64_t>(given.num_fields, 4 * kParts))) {}
+
+    struct Space {
+        Buffer a, b, c, rows;  // as long as a row of y, and for a number of every row and channel
+    };
+    Space space() const {
+        return {make_buffer(row), make_buffer(row), make_buffer(row), make_buffer(static_cast<std::ptrdiff_t>(e.num_rows) * e.channels)};
+    }
+    std::int64_t first(int part) const { return e.num_fields * part / parts; }
+    float* at(float* y, std::int64_t field, int r) const { return y + (field * e.num_rows + r) * row; }
+    float* rows_at(std::int64_t field) const { return e.rows + field * e.num_rows; }
+    float* columns_at(std::int64_t field) const { return e.columns + field * e.num_columns; }
     std::ptrdiff_t stride(int count) const { return static_cast<std::ptrdiff_t>(e.num_fields) * count; }
-    void prefetch(int) const {}
+
     template <bool write>
-    void prefetch_sides(int field) const {
+    void prefetch(std::int64_t field, int part) const {
+        if (e.rows == nullptr || field >= first(part + 1)) return;
         for (const auto& [side, count] : {std::pair{rows_at(field), e.num_rows}, std::pair{columns_at(field), e.num_columns}})
             for (int c = 0; c < e.channels; ++c)
                 for (int i = 0; i < count; i += 16) __builtin_prefetch(side + c * stride(count) + i, write ? 1 : 0, 2);
     }
 };
 
-// y += rows repeated along I + columns repeated along O.
-struct Spread : EntriesTask {
-    using EntriesTask::EntriesTask;
-    void prefetch(int field) const { prefetch_sides<false>(field); }
-    void run(int field, Buffer& space) const {
-        float* const NF_RESTRICT repeated = space.get();
-        float *const NF_RESTRICT columns = repeated + row, *const rows = columns + row;
-        turn_rows(rows_at(field), stride(e.num_rows), e.channels, e.num_rows, rows, e.channels);
+struct Settle : EntriesTask {
+    Buffer means, rests, squares;  // of every field and channel: means as rounded, sums of distances from them and of squares
+
+    explicit Settle(const Entries& given)
+        : EntriesTask(given), means(per_field()), rests(per_field()), squares(per_field()) {}
+    Buffer per_field() const { return make_buffer(e.num_fields * e.channels); }
+
+    void run(int part, Space& s) const {
+        for (std::int64_t field = first(part); field < first(part + 1); ++field) {
+            prefetch<false>(field + 1, part);
+            if (e.rows != nullptr) spread(field, s);
+            if (e.mean != nullptr) measure(field, s);
+        }
+    }
+
+    // y += rows repeated along I + columns repeated along O.
+    void spread(std::int64_t field, Space& s) const {
+        float *const NF_RESTRICT repeated = s.a.get(), *const NF_RESTRICT columns = s.b.get();
+        turn_rows(rows_at(field), stride(e.num_rows), e.channels, e.num_rows, s.rows.get(), e.channels);
         turn_rows(columns_at(field), stride(e.num_columns), e.channels, e.num_columns, columns, e.channels);
         for (int r = 0; r < e.num_rows; ++r) {
-            repeat(rows + static_cast<std::ptrdiff_t>(r) * e.channels, e.channels, e.num_columns, repeated);
+            repeat(s.rows.get() + static_cast<std::ptrdiff_t>(r) * e.channels, e.channels, e.num_columns, repeated);
             float* const NF_RESTRICT y = at(e.y, field, r);
             for (int k = 0; k < row; ++k) y[k] += repeated[k] + columns[k];
         }
     }
-};
 
-// rows = sums of y over I, columns = sums of y over O.
-struct Gather : EntriesTask {
-    using EntriesTask::EntriesTask;
-    void prefetch(int field) const { prefetch_sides<true>(field); }
-    void run(int field, Buffer& space) const {
-        float *const NF_RESTRICT columns = space.get(), *const rows = columns + row;
-        std::fill(columns, columns + row, 0.0f);
-        for (int r = 0; r < e.num_rows; ++r) {
-            const float* const NF_RESTRICT y = at(e.y, field, r);
-            fold(y, e.channels, e.num_columns, rows + static_cast<std::ptrdiff_t>(r) * e.channels);
-            for (int k = 0; k < row; ++k) columns[k] += y[k];
-        }
-        turn_rows(rows, e.channels, e.num_rows, e.channels, rows_at(field), stride(e.num_rows));
-        turn_rows(columns, e.channels, e.num_columns, e.channels, columns_at(field), stride(e.num_columns));
-    }
-};
-
-// y <- y scale + x slope + level, channel by channel: rows and columns hold nothing here.
-struct Affine : EntriesTask {
-    using EntriesTask::EntriesTask;
-    void run(int field, Buffer& space) const {
-        float* const NF_RESTRICT scale = space.get();
-        float *const NF_RESTRICT slope = scale + row, *const NF_RESTRICT level = slope + row;
-        for (const auto& [from, to] : {std::pair{e.scale, scale}, std::pair{e.slope, slope}, std::pair{e.level, level}})
-            repeat(from, e.channels, e.num_columns, to);
-        for (int r = 0; r < e.num_rows; ++r) {
-            float* const NF_RESTRICT y = at(e.y, field, r);
-            const float* const NF_RESTRICT x = at(const_cast<float*>(e.x), field, r);
-            for (int k = 0; k < row; ++k) y[k] = y[k] * scale[k] + (x[k] * slope[k] + level[k]);
-        }
-    }
-};
-
-// Means of every field and channel, (N, C) in rows, and sums of squared distances from them, (N, C) in columns.
-struct Moments : EntriesTask {
-    using EntriesTask::EntriesTask;
-    void run(int field, Buffer& space) const {
-        float* const NF_RESTRICT sums = space.get();
-        float* const NF_RESTRICT repeated = sums + row;
-        float* const mean = e.rows + static_cast<std::int64_t>(field) * e.channels;
+    void measure(std::int64_t field, Space& s) const {
+        float *const NF_RESTRICT sums = s.a.get(), *const NF_RESTRICT repeated = s.b.get();
+        float* const mean = means.get() + field * e.channels;
         std::fill(sums, sums + row, 0.0f);
         for (int r = 0; r < e.num_rows; ++r) {
             const float* const NF_RESTRICT y = at(e.y, field, r);
@@ -109,45 +93,87 @@ struct Moments : EntriesTask {
         fold(sums, e.channels, e.num_columns, mean);
         for (int c = 0; c < e.channels; ++c) mean[c] /= static_cast<float>(e.num_rows) * static_cast<float>(e.num_columns);
         repeat(mean, e.channels, e.num_columns, repeated);
+        float* const NF_RESTRICT distances = s.c.get();
         std::fill(sums, sums + row, 0.0f);
+        std::fill(distances, distances + row, 0.0f);
         for (int r = 0; r < e.num_rows; ++r) {
             const float* const NF_RESTRICT y = at(e.y, field, r);
-            for (int k = 0; k < row; ++k) sums[k] += (y[k] - repeated[k]) * (y[k] - repeated[k]);
+            for (int k = 0; k < row; ++k) {
+                const float distance = y[k] - repeated[k];
+                distances[k] += distance;
+                sums[k] += distance * distance;
+            }
         }
-        fold(sums, e.channels, e.num_columns, e.columns + static_cast<std::int64_t>(field) * e.channels);
+        fold(distances, e.channels, e.num_columns, rests.get() + field * e.channels);
+        fold(sums, e.channels, e.num_columns, squares.get() + field * e.channels);
+    }
+
+    // Over all fields, from those of each.
+    void finish() const {
+        const double entries = static_cast<double>(e.num_rows) * e.num_columns, fields = static_cast<double>(e.num_fields);
+        for (int c = 0; c < e.channels && e.mean != nullptr; ++c) {
+            const auto rest = [&](std::int64_t f) { return rests.get()[f * e.channels + c] / entries; };
+            const auto mean_of = [&](std::int64_t f) { return means.get()[f * e.channels + c] + rest(f); };
+            double mean = 0.0, variance = 0.0;
+            for (std::int64_t f = 0; f < e.num_fields; ++f) mean += mean_of(f) / fields;
+            for (std::int64_t f = 0; f < e.num_fields; ++f) {
+                const double off = mean_of(f) - mean;
+                variance += (off * off + squares.get()[f * e.channels + c] / entries - rest(f) * rest(f)) / fields;
+            }
+            e.mean[c] = static_cast<float>(mean);
+            e.variance[c] = static_cast<float>(variance);
+        }
     }
 };
 
-// Runs of fields: sides of the next field are asked for early, as their channels lie pages apart.
-template <class Work>
-struct Runs : Work {
-    int parts;
-    explicit Runs(const Entries& entries) : Work(entries), parts(static_cast<int>(std::min<std::int64_t>(entries.num_fields, 4 * kParts))) {}
+struct SettleBack : EntriesTask {
+    using EntriesTask::EntriesTask;
 
-    void run(int part, Buffer& space) const {
-        const std::int64_t n = this->e.num_fields, end = n * (part + 1) / parts;
-        for (std::int64_t field = n * part / parts; field < end; ++field) {
-            if (field + 1 < end) Work::prefetch(static_cast<int>(field + 1));
-            Work::run(static_cast<int>(field), space);
+    void run(int part, Space& s) const {
+        for (std::int64_t field = first(part); field < first(part + 1); ++field) {
+            prefetch<true>(field + 1, part);
+            if (e.scale != nullptr) change(field, s);
+            if (e.rows != nullptr) gather(field, s);
         }
     }
-};
 
-template <class Work>
-inline void for_all(const Entries& entries) {
-    Runs<Work> work(entries);
-    run_all(work, work.parts, entries.threads);
-}
+    // y <- y scale + x slope + level, channel by channel.
+    void change(std::int64_t field, Space& s) const {
+        float *const NF_RESTRICT scale = s.a.get(), *const NF_RESTRICT slope = s.b.get(), *const NF_RESTRICT level = s.c.get();
+        for (const auto& [from, to] : {std::pair{e.scale, scale}, std::pair{e.slope, slope}, std::pair{e.level, level}})
+            repeat(from, e.channels, e.num_columns, to);
+        for (int r = 0; r < e.num_rows; ++r) {
+            float* const NF_RESTRICT y = at(e.y, field, r);
+            const float* const NF_RESTRICT x = at(const_cast<float*>(e.x), field, r);
+            for (int k = 0; k < row; ++k) y[k] = y[k] * scale[k] + (x[k] * slope[k] + level[k]);
+        }
+    }
+
+    // rows = sums of y over I, columns = sums of y over O.
+    void gather(std::int64_t field, Space& s) const {
+        float* const NF_RESTRICT columns = s.a.get();
+        std::fill(columns, columns + row, 0.0f);
+        for (int r = 0; r < e.num_rows; ++r) {
+            const float* const NF_RESTRICT y = at(e.y, field, r);
+            fold(y, e.channels, e.num_columns, s.rows.get() + static_cast<std::ptrdiff_t>(r) * e.channels);
+            for (int k = 0; k < row; ++k) columns[k] += y[k];
+        }
+        turn_rows(s.rows.get(), e.channels, e.num_rows, e.channels, rows_at(field), stride(e.num_rows));
+        turn_rows(columns, e.channels, e.num_columns, e.channels, columns_at(field), stride(e.num_columns));
+    }
+};
 
 }  // namespace
 
-void work_on_entries(const Entries& entries) {
-    switch (entries.work) {
-        case EntriesWork::spread: return for_all<Spread>(entries);
-        case EntriesWork::gather: return for_all<Gather>(entries);
-        case EntriesWork::affine: return for_all<Affine>(entries);
-        case EntriesWork::moments: return for_all<Moments>(entries);
-    }
+void settle(const Entries& entries, int threads) {
+    Settle forward(entries);
+    run_all(forward, forward.parts, threads);
+    forward.finish();
+}
+
+void settle_back(const Entries& entries, int threads) {
+    SettleBack backward(entries);
+    run_all(backward, backward.parts, threads);
 }
 
 }  // namespace NF_ISA

@@ -10,7 +10,8 @@
     void activate_sets_back(const Activation&, const ActivationGradients&, int threads); \
     void map_matrices(const Matrices&);                           \
     void map_matrices_back(const Matrices&, const MatrixGradients&); \
-    void work_on_entries(const Entries&);                         \
+    void settle(const Entries&, int threads);                     \
+    void settle_back(const Entries&, int threads);                \
     void aggregate(const Messages&);                              \
     void aggregate_back(const Messages&, const MessageGradients&); \
     void relate(const Relations&);                                \

@@ -28,12 +28,10 @@ NB_MODULE(_native, m) {
           any, "Activate, map and pool.");
     m.def("map_matrices_back", &map_back, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same,
           same_or_none, same_or_none, same_or_none, same_or_none, same, same, same, any, any, "Write the gradients.");
-    m.def("spread", &with_sides<nf::EntriesWork::spread>, same, same, same, any, any, "Add rows and columns to y.");
-    m.def("gather", &with_sides<nf::EntriesWork::gather>, same, same, same, any, any,
-          "Write y's sums over columns and over rows.");
-    m.def("moments", &with_sides<nf::EntriesWork::moments>, same, same, same, any, any,
-          "Write means and sums of squared distances of every field.");
-    m.def("affine", &affine, same, same, same, same, same, any, any, "y <- y scale + x slope + level.");
+    m.def("settle", &settle, same, same_or_none, same_or_none, same_or_none, same_or_none, any, any,
+          "Add rows and columns to y; write its mean and variance.");
+    m.def("settle_back", &settle_back, same, same_or_none, same_or_none, same_or_none, same_or_none, same_or_none, same_or_none, any,
+          any, "y <- y scale + x slope + level; write its sums over columns and over rows.");
     m.def("aggregate", &aggregate, same, same, same, any, any, any, any, any, "Write or go on with what targets gather.");
     m.def("aggregate_back", &aggregate_back, same, same, same, any, any, same, same, same, any, any, "Write the gradients.");
     m.def("relate", &relate, same, same, same, same, same, any, same, same, same_or_none, same_or_none, any, any,

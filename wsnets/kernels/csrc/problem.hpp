@@ -76,15 +76,13 @@ struct MatrixGradients {
     float *weight, *shift, *scaled;              // the latter two: sums of that, and of that times y - mean
 };
 
-// One of the plain passes over y (N, O, I, C), with rows (C, N, O) and columns (C, N, I); see entries.hpp for what each
-// reads and writes.
-enum class EntriesWork { spread, gather, affine, moments };
-
+// What is done to y (N, O, I, C) before it is mapped and after its gradient is known; null leaves a step out. Forward, rows
+// (C, N, O) and columns (C, N, I) are added, then mean and variance (C,) written. Backward, y <- y scale + x slope + level,
+// then sums of y written to rows and columns.
 struct Entries {
-    EntriesWork work;
     std::int64_t num_fields;
-    int num_rows, num_columns, channels, threads;
-    float *y, *rows, *columns;
+    int num_rows, num_columns, channels;
+    float *y, *rows, *columns, *mean, *variance;
     const float *x, *scale, *slope, *level;
 };
 
