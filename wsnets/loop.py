@@ -272,7 +272,8 @@ class _Loop:
         if not math.isfinite(total.item()):
             raise ValueError(self._diverged(total.item(), step))
         if config.clip > 0:
-            nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
+            learned = [p for group in state.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(learned, config.clip)
         state.optimizer.step()
         self._average(step)
         return total.item()

@@ -91,6 +91,7 @@ def ours(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], floa
     model = models.build_reader(settings, fields.spec, 10, draws).train()
     options = {"lr": 1e-3, "weight_decay": 5e-4, "amsgrad": name in _AMSGRAD}
     optimizer = AdamW(model.parameters(), **options, fused=True)
+    learned = list(model.parameters())
     mode = "none" if settings.normalise == "none" else "per_layer"
     normaliser, count = Normaliser.fit(mode, [fields]), len(fields)
     at_once = settings.fields_at_once or count
@@ -104,7 +105,7 @@ def ours(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], floa
             loss = nn.functional.cross_entropy(logits, labels[start : start + at_once]) * (len(part) / count)
             loss.backward()
             total += loss.item()
-        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        nn.utils.clip_grad_norm_(learned, 10.0)
         optimizer.step()
         return total
 

@@ -29,4 +29,6 @@ def takes(x: Tensor) -> bool:
 
 def array(x: Tensor | None):
     """The memory of a contiguous tensor, shared, as the module takes it."""
-    return None if x is None else x.detach().numpy()
+    if x is None:
+        return None
+    return (x.detach() if x.requires_grad else x).numpy()

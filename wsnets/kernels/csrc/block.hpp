@@ -54,15 +54,16 @@ struct Maps {
     }
 };
 
-// Gradients of the maps of all targets, summed over some fields; biases as vectors of partial sums.
+// Where the gradients of the maps of all targets, summed over some fields, lie in one buffer for all problems; biases as
+// vectors of partial sums: (J, rows, in), (J, rows) vectors, (J, out, out), (J, out) vectors.
 struct Partial {
-    Buffer weight, bias, out_weight, out_bias;  // (J, rows, in), (J, rows) vectors, (J, out, out), (J, out) vectors
+    std::ptrdiff_t weight, bias, out_weight, out_bias, end;
 
-    Partial(const Problem& p, const Shape& s)
-        : weight(make_buffer(static_cast<std::ptrdiff_t>(p.num_targets) * s.rows * s.in_padded)),
-          bias(make_buffer(static_cast<std::ptrdiff_t>(p.num_targets) * s.rows * kLanes)),
-          out_weight(make_buffer(static_cast<std::ptrdiff_t>(p.num_targets) * s.num_out * s.out_padded)),
-          out_bias(make_buffer(static_cast<std::ptrdiff_t>(p.num_targets) * s.num_out * kLanes)) {}
+    Partial(const Problem& p, const Shape& s, std::ptrdiff_t start)
+        : weight(start), bias(weight + static_cast<std::ptrdiff_t>(p.num_targets) * s.rows * s.in_padded),
+          out_weight(bias + static_cast<std::ptrdiff_t>(p.num_targets) * s.rows * kLanes),
+          out_bias(out_weight + static_cast<std::ptrdiff_t>(p.num_targets) * s.num_out * s.out_padded),
+          end(out_bias + static_cast<std::ptrdiff_t>(p.num_targets) * s.num_out * kLanes) {}
 };
 
 // Rows of T numbers of a few fields outside: copied into a chunk, or a chunk into them, or added.

@@ -127,19 +127,22 @@ struct Forward : Pass {
 
 struct Backward : Pass {
     const std::vector<Gradients>& gradients;
-    std::vector<std::vector<Partial>> partial;  // of every part, for every problem
+    std::vector<Partial> places;   // of every problem in the sums
+    std::vector<Buffer> partial;   // sums of every part
 
-    Backward(const std::vector<Problem>& problems, const std::vector<Gradients>& g) : Pass(problems), gradients(g), partial(parts) {}
+    Backward(const std::vector<Problem>& problems, const std::vector<Gradients>& g) : Pass(problems), gradients(g), partial(parts) {
+        for (const Task& task : tasks) places.emplace_back(task.problem, task.shape, places.empty() ? 0 : places.back().end);
+    }
 
     void run(int part, Workspace& w) {
-        for (const Task& task : tasks) partial[part].emplace_back(task.problem, task.shape);
+        partial[part] = make_buffer(places.back().end);
         for (int chunk = first(part); chunk < first(part + 1); ++chunk) {
             if (tasks[0].fields(chunk) < largest.fields) w.clear();
-            for (std::size_t i = 0; i < tasks.size(); ++i) run(i, chunk, w, partial[part][i]);
+            for (std::size_t i = 0; i < tasks.size(); ++i) run(i, chunk, w, partial[part].get());
         }
     }
 
-    void run(std::size_t i, int chunk, Workspace& w, Partial& sums) const {
+    void run(std::size_t i, int chunk, Workspace& w, float* sums) const {
         const Task& task = tasks[i];
         const Shape& s = task.shape;
         const Problem& p = task.problem;
@@ -157,8 +160,9 @@ struct Backward : Pass {
         transpose(from, count, s.columns, s.ld, 1.0f, to, to_ld);
     }
 
-    void run(std::size_t i, int target, int chunk, Workspace& w, Partial& sums) const {
+    void run(std::size_t i, int target, int chunk, Workspace& w, float* sums) const {
         const Task& task = tasks[i];
+        const Partial& place = places[i];
         const Shape& s = task.shape;
         const int count = task.fields(chunk);
         const Outside outside = task.rows(s.num_out, chunk);
@@ -169,7 +173,7 @@ struct Backward : Pass {
         task.saved_rows(s.num_out, chunk).read(s, saved, 1.0f, w.o.get());
         task.saved_rows(s.num_heads, chunk).read(s, saved + s.num_out * s.size, 1.0f, w.inverse.get());
         for (int f = 0; f < count; ++f) choose_by_signs(s, task.signs_of(saved, f), w.g.get() + f * s.padded, w.h.get() + f * s.padded);
-        out_map_back(task, target, w, sums);
+        out_map_back(task, target, w, sums + place.out_weight, sums + place.out_bias);
         task.project(target, w);
         prefetch(i, target, chunk);
         for (int f = 0; f < count; ++f)
@@ -180,9 +184,9 @@ struct Backward : Pass {
                                  w.inverse.get() + head * s.ld + f * s.padded, dq, dq + kind, dq + 2 * kind);
             }
         const std::ptrdiff_t first_row = static_cast<std::ptrdiff_t>(target) * s.rows;
-        add_row_sums(s, s.rows, w.grads.get(), sums.bias.get() + first_row * kLanes);
+        add_row_sums(s, s.rows, w.grads.get(), sums + place.bias + first_row * kLanes);
         multiply<Order::rows, Start::accumulate>(s.rows, s.in_padded, s.columns, w.grads.get(), s.ld, w.x_turned.get(),
-                                                 s.in_padded, sums.weight.get() + first_row * s.in_padded, s.in_padded);
+                                                 s.in_padded, sums + place.weight + first_row * s.in_padded, s.in_padded);
         if (gradients[i].x != nullptr)
             multiply<Order::columns, Start::accumulate>(s.num_in, s.columns, s.rows, task.maps.weight.get() + first_row * s.num_in,
                                                         s.num_in, w.grads.get(), s.ld, w.dx.get(), s.ld);
@@ -206,13 +210,13 @@ struct Backward : Pass {
     }
 
     // g <- g + W'^T h, h = g where W' o + b' is positive.
-    static void out_map_back(const Task& task, int target, Workspace& w, Partial& sums) {
+    static void out_map_back(const Task& task, int target, Workspace& w, float* weight, float* bias) {
         const Shape& s = task.shape;
         turn(s, s.num_out, w.o.get(), s.out_padded, w.o_turned.get());
         const std::ptrdiff_t first_row = static_cast<std::ptrdiff_t>(target) * s.num_out;
-        add_row_sums(s, s.num_out, w.h.get(), sums.out_bias.get() + first_row * kLanes);
+        add_row_sums(s, s.num_out, w.h.get(), bias + first_row * kLanes);
         multiply<Order::rows, Start::accumulate>(s.num_out, s.out_padded, s.columns, w.h.get(), s.ld, w.o_turned.get(),
-                                                 s.out_padded, sums.out_weight.get() + first_row * s.out_padded, s.out_padded);
+                                                 s.out_padded, weight + first_row * s.out_padded, s.out_padded);
         multiply<Order::columns, Start::accumulate>(s.num_out, s.columns, s.num_out, task.out_weight(target), s.num_out,
                                                     w.h.get(), s.ld, w.g.get(), s.ld);
     }
@@ -220,33 +224,33 @@ struct Backward : Pass {
     // Sums over the parts, in their order.
     void finish(std::size_t i, int target) const {
         const Shape& s = tasks[i].shape;
+        const Partial& place = places[i];
         const Gradients& to = gradients[i];
         for (int r = 0; r < s.rows; ++r) {
             const std::int64_t row = static_cast<std::int64_t>(target) * s.rows + r;
             const std::int64_t given = s.given_row(tasks[i].problem, target, r);
-            add(i, &Partial::weight, row * s.in_padded, s.num_in, to.weight + given * s.num_in);
-            to.bias[given] = total(i, &Partial::bias, row);
+            add(place.weight + row * s.in_padded, s.num_in, to.weight + given * s.num_in);
+            to.bias[given] = total(place.bias + row * kLanes);
         }
         for (int r = 0; r < s.num_out; ++r) {
             const std::int64_t row = static_cast<std::int64_t>(target) * s.num_out + r;
-            add(i, &Partial::out_weight, row * s.out_padded, s.num_out, to.out_weight + row * s.num_out);
-            to.out_bias[row] = total(i, &Partial::out_bias, row);
+            add(place.out_weight + row * s.out_padded, s.num_out, to.out_weight + row * s.num_out);
+            to.out_bias[row] = total(place.out_bias + row * kLanes);
         }
     }
 
-    void add(std::size_t task, Buffer Partial::* which, std::int64_t at, int count, float* to) const {
+    vec sum_of_parts(std::ptrdiff_t at) const {
+        vec sum{};
+        for (const Buffer& part : partial) sum += load(part.get() + at);
+        return sum;
+    }
+    void add(std::ptrdiff_t at, int count, float* to) const {
         for (int i = 0; i < count; i += kLanes) {
-            vec sum_of_parts{};
-            for (const std::vector<Partial>& p : partial) sum_of_parts += load((p[task].*which).get() + at + i);
-            std::memcpy(to + i, &sum_of_parts, static_cast<std::size_t>(std::min(kLanes, count - i)) * sizeof(float));
+            const vec sum = sum_of_parts(at + i);
+            std::memcpy(to + i, &sum, static_cast<std::size_t>(std::min(kLanes, count - i)) * sizeof(float));
         }
     }
-
-    float total(std::size_t task, Buffer Partial::* which, std::int64_t row) const {
-        vec sum_of_parts{};
-        for (const std::vector<Partial>& p : partial) sum_of_parts += load((p[task].*which).get() + row * kLanes);
-        return static_cast<float>(sum(sum_of_parts));
-    }
+    float total(std::ptrdiff_t at) const { return static_cast<float>(sum(sum_of_parts(at))); }
 };
 
 // The gradients of one target's maps at a time, from those of all parts.
