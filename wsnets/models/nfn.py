@@ -24,7 +24,7 @@ class HNPConfig:
     paper: ClassVar[str] = 'Zhou et al., "Permutation equivariant neural functionals", NeurIPS 2023'
     published: ClassVar[str] = "MNIST 79.11, Fashion-MNIST 68.94, CIFAR-10 28.64 (random init)"
     normalise: ClassVar[NormaliserMode] = "none"
-    fields_at_once: ClassVar[int] = 12
+    fields_at_once: ClassVar[int] = 10
 
     channels: tuple[int, ...] = (512, 512, 512)
     num_frequencies: int = 128

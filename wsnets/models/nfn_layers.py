@@ -150,7 +150,8 @@ class EquivariantLinear(nn.Module):
         self.layout, self.num_out = layout, num_out
         weights, biases = _bounds(layout, fan_in or num_in)
         sets = {j: _of_node(layout, j, weights, biases) for j in layout.stages}
-        every = [b for k in range(layout.num_layers) for b in _of_mean(layout, k, weights, biases)]
+        every = [part for k in range(layout.num_layers) for part in _of_mean(layout, k, weights, biases)]
+        num_means = sum(map(len, every)) * num_in
 
         def draw(bounds: list[float], num_columns: int) -> nn.Parameter:
             rows = torch.tensor(bounds).repeat_interleave(num_out).unsqueeze(1)
@@ -158,8 +159,9 @@ class EquivariantLinear(nn.Module):
 
         self.block = nn.ParameterDict({str(k): draw([weights[k]], num_in) for k in layout.blocks})
         self.node = nn.ParameterDict({str(j): draw(bounds, len(bounds) * num_in) for j, bounds in sets.items()})
-        self.mean = draw(every, len(every) * num_in)
-        self.bias = nn.Parameter(draw(every, 1).detach()[:, 0]) if bias else None
+        # A matrix for each tensor: one for all would be by far the largest, and its gradient's copy decide the peak.
+        self.mean = nn.ParameterList(draw(bounds, num_means) for bounds in every)
+        self.bias = nn.Parameter(draw(sum(every, []), 1).detach()[:, 0]) if bias else None
 
     def forward(
         self,
@@ -210,9 +212,9 @@ class EquivariantLinear(nn.Module):
     def terms(self, x: Signals) -> Terms:
         """Everything that the layer adds to A_l W_l."""
         layout = self.layout
-        sets = [size for k in range(layout.num_layers) for size in layout.mean(k)]
-        summed = F.linear(means(x, layout), self.mean, self.bias)
-        shifts = summed.split([size * (summed.shape[1] // sum(sets)) for size in sets], dim=1)
+        pooled = means(x, layout)
+        biases = [None] * len(self.mean) if self.bias is None else self.bias.split([len(part) for part in self.mean])
+        shifts = [F.linear(pooled, weight, bias) for weight, bias in zip(self.mean, biases, strict=True)]
         terms = Terms({}, {}, {}, shifts[-1] if layout.ends else None)
         for j in layout.stages:
             nodes = layout.node(j)
@@ -226,7 +228,7 @@ class EquivariantLinear(nn.Module):
         return terms
 
     def _gain(self, terms: Terms, p: float, generator: Generator | None) -> Tensor | None:
-        return None if p == 0.0 else dropout(self.mean.new_ones(len(terms.own[1]), 1, self.num_out), p, generator)
+        return None if p == 0.0 else dropout(self.mean[0].new_ones(len(terms.own[1]), 1, self.num_out), p, generator)
 
 
 def _bounds(layout: Layout, num_in: int) -> tuple[list[float], list[float]]:
@@ -245,9 +247,9 @@ def _of_node(layout: Layout, j: int, weights: list[float], biases: list[float]) 
     return [*weights[j - 1 : j] * into, *biases[j - 1 : j] * own, *weights[j : j + 1] * out]
 
 
-def _of_mean(layout: Layout, k: int, weights: list[float], biases: list[float]) -> list[float]:
+def _of_mean(layout: Layout, k: int, weights: list[float], biases: list[float]) -> list[list[float]]:
     weight, bias = layout.mean(k)
-    return [weights[k]] * weight + [biases[k]] * bias
+    return [[weights[k]] * weight, [biases[k]] * bias]
 
 
 def _repeated(x: Tensor, gain: Tensor | None) -> Tensor:

@@ -103,8 +103,8 @@ class _Layer:
             ]
             found[f"node.{j}"] = _matrix(torch.cat(maps))
         sets = self._means()
-        maps = [self._map(f"{name}_rc", count, self._mean_parts(), sets)[..., channels] for name, count in sets]
-        found["mean"] = _matrix(torch.cat(maps))
+        for i, (name, count) in enumerate(sets):
+            found[f"mean.{i}"] = _matrix(self._map(f"{name}_rc", count, self._mean_parts(), sets)[..., channels])
         return found
 
     def bias(self) -> Tensor:

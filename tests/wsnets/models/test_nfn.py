@@ -69,7 +69,7 @@ def _layer_by_loops(
     """The layer on one field, weights (O, I, C) and biases (O, C): one entry at a time."""
     layout, width, bias = layer.layout, layer.num_out, layer.bias
     assert bias is not None
-    shift = (layer.mean @ torch.cat(_means_by_loops(weights, biases, layout)) + bias).view(-1, width)
+    shift = (torch.cat([*layer.mean]) @ torch.cat(_means_by_loops(weights, biases, layout)) + bias).view(-1, width)
     firsts = [sum(sum(layout.mean(k)) for k in range(end)) for end in range(layout.num_layers)]
 
     def heard(j: int, n: int, part: int, index: int) -> Tensor:
