@@ -34,7 +34,7 @@ class ScaleGMNConfig:
 
     paper: ClassVar[str] = 'Kalogeropoulos et al., "Scale equivariant graph metanetworks", NeurIPS 2024'
     published: ClassVar[str] = "MNIST 96.57, Fashion-MNIST 80.46, CIFAR-10 36.43 (random init)"
-    normalise: ClassVar[NormaliserMode] = "none"
+    normalise: ClassVar[NormaliserMode] = "per_layer_scale"
     fields_at_once: ClassVar[int] = 16
     both_ways: ClassVar[bool] = False
 

@@ -26,7 +26,7 @@ struct MatrixTask {
     MatrixTask(const Matrices& given, int entries)
         : m(given), c_padded(round_up(m.channels, kLanes)), out_padded(round_up(m.num_out, kLanes)),
           step(std::clamp(entries / m.num_columns, 1, m.num_rows)),
-          parts(static_cast<int>(std::min<std::int64_t>(m.num_fields, kParts))), turned(padded(m.channels, nullptr, 0, out_padded)),
+          parts(static_cast<int>(std::min<std::int64_t>(m.num_fields, 4 * kParts))), turned(padded(m.channels, nullptr, 0, out_padded)),
           weight(padded(m.num_out, m.weight, m.channels, c_padded)), scale(padded(1, m.scale, m.channels, c_padded)),
           shift(padded(1, m.shift, m.channels, c_padded)), mean(padded(1, m.mean, m.channels, c_padded)) {
         for (int c = 0; c < m.channels; ++c)
@@ -175,14 +175,19 @@ struct MatrixBackward : MatrixTask {
 
     // Adds the gradient of what the rows' pools were pooled to, divided among equal largest ones.
     void unpool_rows(std::int64_t field, Space& s) const {
-        for (int c = 0; c < m.channels; ++c) {
-            const float pool_of_field = m.pooled[c * m.num_fields + field];
-            const bool largest = m.pool == Pool::max;
-            int ties = 0;
-            for (int r = 0; r < m.num_rows; ++r) ties += s.rows.get()[r * c_padded + c] == pool_of_field;
-            const float gradient = g.pooled[c * m.num_fields + field] * share(m.num_rows) / static_cast<float>(largest ? std::max(1, ties) : 1);
-            for (int r = 0; r < m.num_rows; ++r)
-                if (!largest || s.rows.get()[r * c_padded + c] == pool_of_field) s.d_rows.get()[r * c_padded + c] += gradient;
+        for (int c = 0; c < c_padded; c += kLanes) {
+            vec pool_of_field{}, gradient{}, ties{};
+            for (int i = 0; i < kLanes && c + i < m.channels; ++i) {
+                pool_of_field[i] = m.pooled[(c + i) * m.num_fields + field];
+                gradient[i] = g.pooled[(c + i) * m.num_fields + field] * share(m.num_rows);
+            }
+            for (int r = 0; r < m.num_rows; ++r) ties += load(s.rows.get() + r * c_padded + c) == pool_of_field ? 1.0f - vec{} : vec{};
+            if (m.pool == Pool::max) gradient /= larger(ties, 1.0f - vec{});
+            for (int r = 0; r < m.num_rows; ++r) {
+                float* const to = s.d_rows.get() + r * c_padded + c;
+                const vec taken = load(s.rows.get() + r * c_padded + c) == pool_of_field ? gradient : vec{};
+                store(to, load(to) + (m.pool == Pool::max ? taken : gradient));
+            }
         }
     }
 
