@@ -68,5 +68,7 @@ class ActivateSet(Function):
         dy = torch.empty_like(y)
         d_gamma, d_beta = (None if given is None else torch.empty_like(given) for given in ctx.numbers[:2])
         given = (array(y), *ctx.how, *map(array, ctx.numbers), array(x), array(pooled))
-        _native.activate_back(*given, *map(array, (dx, d_pooled, dy, d_gamma, d_beta)), torch.get_num_threads(), ctx.isa)
+        _native.activate_back(
+            *given, *map(array, (dx, d_pooled, dy, d_gamma, d_beta)), torch.get_num_threads(), ctx.isa
+        )
         return dy, d_gamma, d_beta, None, None, None

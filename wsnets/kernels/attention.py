@@ -1,4 +1,4 @@
-"""Set attention by the native kernel: a few sets at a time stay in cache, from the maps to what is added to the targets.
+"""Set attention by the native kernel: a few sets at a time stay in cache, from the maps to the sums of the targets.
 
 Legend as in wsnets/models/dws_functions.py: N fields, T neurons, J targets, D channels of a head.
 """

@@ -122,5 +122,7 @@ class SpreadMatrix(Function):
 
         dy = dy.contiguous()
         rows, columns = (dy.new_empty(dy.shape[3], len(dy), dy.shape[axis]) for axis in (1, 2))
-        _native.settle_back(array(dy), None, None, None, None, array(rows), array(columns), torch.get_num_threads(), ctx.isa)
+        _native.settle_back(
+            array(dy), None, None, None, None, array(rows), array(columns), torch.get_num_threads(), ctx.isa
+        )
         return dy, rows, columns, None

@@ -14,18 +14,8 @@ from neuralfields.spec import FieldSpec
 from neuralfields.symmetry import Kind
 from wsnets.features import NormaliserMode, WeightFeatures
 from wsnets.heads import linear
-from wsnets.models.dws_layers import (
-    DWSLayer,
-    Norm,
-    Pool,
-    SetLayer,
-    Site,
-    SiteActivation,
-    Style,
-    Unspread,
-    see,
-    sites,
-)
+from wsnets.models.dws_layers import DWSLayer, SetLayer, Style
+from wsnets.models.dws_sites import Norm, Pool, Site, SiteActivation, Unspread, see, sites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +95,9 @@ class DWSStack(nn.Module):
 
     def forward(self, features: WeightFeatures, generator: Generator | None) -> list[Tensor | Unspread]:
         """Return values of all sites, sets (F C, N, T) and matrices in parts; needs autocast to be off."""
-        values: list[Tensor | Unspread] = [to_site(place, x) for place, x in zip(self.places, features.tensors, strict=True)]
+        values: list[Tensor | Unspread] = [
+            to_site(place, x) for place, x in zip(self.places, features.tensors, strict=True)
+        ]
         for index, layer in enumerate(self.layers):
             values = layer(values, self.activations[index - 1] if index else None, generator)
         return values
@@ -127,10 +119,9 @@ def to_site(place: Site, x: Tensor) -> Tensor:
     return x.permute(1, 3, 0, 2).reshape(-1, len(x), x.shape[2])
 
 
-def from_site(place: Site, y: Tensor | Unspread, like: Tensor) -> Tensor:
+def from_site(place: Site, value: Tensor | Unspread, like: Tensor) -> Tensor:
     """Inverse of `to_site`, for C channels in the layout of `like`."""
-    if isinstance(y, Unspread):
-        return y.spread()
+    y = value.spread() if isinstance(value, Unspread) else value
     if len(place.free) == 2:
         return y
     y = y.view(place.groups, -1, *y.shape[1:]).permute(2, 0, 3, 1)

@@ -1,31 +1,23 @@
 """One DWS layer: linear maps and set layers between all pairs of weight and bias tensors, equivariant by construction.
 
-Every tensor of a field is a site: its free axes are the hidden layers whose neurons are its rows or columns (0, 1 or 2
-of them), its F groups are its entries along input and output axes, which keep their order. Legend: N fields, T neurons,
-C channels, F groups, J targets, L layers of a field. Sites of one free axis are sets (F C, N, T), of none (F C, N, 1);
-middle weights, of two, are matrices (N, O, I, C).
+Legend: N fields, T neurons, C channels, F groups, J targets, L layers of a field; sites and their shapes as in
+dws_sites.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
-from neuralfields.spec import FieldSpec
-from wsnets.heads import dropout
-from wsnets.kernels import matrices
-from wsnets.kernels.activation import ActivateSet, BatchNorm
 from wsnets.kernels.attention import Block, attend_sets
 from wsnets.kernels.native import takes
-from wsnets.models.dws_functions import Activate, MatrixMap, SetAttention, Spread, Statistics, moments, reduce
+from wsnets.models.dws_functions import SetAttention, reduce
+from wsnets.models.dws_sites import Pool, Seen, Site, Unspread, see
 
-Pool = Literal["max", "mean", "sum"]
 SetLayer = Literal["sab", "ds"]
-Norm = Literal["batch", "none"]
 _BIAS_BOUND = 1e-4
-_MOMENTUM, _EPSILON = 0.1, 1e-5
 
 
 @dataclass(frozen=True)
@@ -38,26 +30,6 @@ class Style:
     heads: int
     depth: int
     near: bool
-
-
-@dataclass(frozen=True)
-class Site:
-    """A weight or bias tensor: its free and its fixed axes (0 input, then hidden layers, L output), rows first; F."""
-
-    free: tuple[int, ...]
-    fixed: tuple[int, ...]
-    groups: int
-
-
-def sites(spec: FieldSpec) -> tuple[Site, ...]:
-    """All sites in storage order: weights 0, biases 0, weights 1, ..."""
-    found = []
-    for layer in range(spec.num_layers):
-        for axes in ((layer + 1, layer), (layer + 1,)):
-            fixed = tuple(a for a in axes if a in (0, spec.num_layers))
-            groups = torch.Size([spec.dims[a] for a in fixed]).numel()
-            found.append(Site(tuple(a for a in axes if a not in fixed), fixed, groups))
-    return tuple(found)
 
 
 def initial(shape: tuple[int, ...], generator: Generator) -> nn.Parameter:
@@ -190,139 +162,6 @@ class Kronecker(nn.Module):
         return z, *terms[:2], terms[2] + self.bias[0] * self.factor
 
 
-class SiteActivation(nn.Module):
-    """relu and dropout of one site's tensor, after batch normalisation over fields and entries or after nothing.
-
-    Mean and variance of a channel are taken over all groups, as published; momentum 0.1, epsilon 1e-5. Ioffe and
-    Szegedy, "Batch normalization", ICML 2015.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, place: Site, width: int, norm: Norm, p_dropout: float) -> None:
-        super().__init__()
-        self.groups, self.norm, self.p_dropout = place.groups, norm, p_dropout
-        self.is_matrix = len(place.free) == 2
-        self.summed, self.shape = ((0, 1, 2), (width,)) if self.is_matrix else ((0, 2, 3), (width, 1, 1))
-        if norm == "batch":
-            self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
-            self.register_buffer("running_mean", torch.zeros(width))
-            self.register_buffer("running_var", torch.ones(width))
-
-    def drops(self) -> bool:
-        """Whether values are dropped, which the kernels do not."""
-        return self.training and self.p_dropout > 0.0
-
-    def settings(self, y: Tensor, generator: Generator | None) -> tuple:
-        """What functions.Activation needs for y (F, C, N, T) or (N, O, I, C)."""
-        mask = dropout(torch.ones_like(y), self.p_dropout, generator) if self.drops() else None
-        if self.norm == "none":
-            return None, None, None, mask
-        mean, var = self.running_mean, self.running_var
-        if self.training:
-            mean, var = moments(y.detach(), self.summed)
-            self.follow(BatchNorm(mean, var, True, _EPSILON), y)
-        statistics = Statistics(mean.view(self.shape), (var + _EPSILON).rsqrt().view(self.shape), self.training)
-        return self.weight.view(self.shape), self.bias.view(self.shape), statistics, mask
-
-    def forward(self, y: Tensor, pool: Pool, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """Activate a set (F C, N, T) and pool it, (F C, N)."""
-        if takes(y) and not self.drops():
-            norm = self.batch_norm()
-            x, pooled = ActivateSet.apply(y, *self.line(), norm, pool)
-            self.follow(norm, y)
-            return x, pooled
-        grouped = y.view(self.groups, -1, *y.shape[1:])
-        x = Activate.apply(grouped, *self.settings(grouped, generator)).view(y.shape)
-        return x, reduce(x, 2, pool)
-
-    def line(self) -> tuple[nn.Parameter, nn.Parameter] | tuple[None, None]:
-        """Factor and shift after the normalisation."""
-        return (self.weight, self.bias) if self.norm == "batch" else (None, None)
-
-    def batch_norm(self) -> BatchNorm | None:
-        """The normalisation that a kernel does; in training its statistics have yet to be written."""
-        if self.norm == "none":
-            return None
-        running = (self.running_mean, self.running_var)
-        return BatchNorm(*(map(torch.empty_like, running) if self.training else running), self.training, _EPSILON)
-
-    def follow(self, norm: BatchNorm | None, y: Tensor) -> None:
-        """Move the running statistics towards those of a batch y, if they were."""
-        if norm is not None and norm.of_batch:
-            count = y.numel() // len(norm.mean)
-            self.running_mean.lerp_(norm.mean, _MOMENTUM)
-            self.running_var.lerp_(norm.variance * (count / max(1, count - 1)), _MOMENTUM)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What other sites see of one: its activated values pooled along each free axis, (F C, N, T), and over all, (F C,
-    N); mapped: a linear map of a matrix's activated entries."""
-
-    along: dict[int, Tensor]
-    pooled: Tensor
-    mapped: Tensor | None = None
-
-
-class Unspread(NamedTuple):
-    """Values of a matrix, (N, O, I, C), before the sums along its rows, (C, N, O), and columns, (C, N, I), are added."""
-
-    entries: Tensor
-    rows: Tensor
-    columns: Tensor
-
-    def spread(self) -> Tensor:
-        """All in one, (N, O, I, C); the entries are lost."""
-        if takes(self.entries):
-            return matrices.SpreadMatrix.apply(*self)
-        return Spread.apply(self.entries, self.rows.permute(1, 2, 0), self.columns.permute(1, 2, 0))
-
-
-def see(
-    place: Site,
-    x: Tensor | Unspread,
-    activation: nn.Module | None,
-    pool: Pool,
-    generator: Generator | None,
-    entries: Tensor | None = None,
-) -> Seen:
-    """Activate and pool the values of a site, which are lost; entries (C', C): the linear map for a matrix."""
-    if len(place.free) == 2:
-        own = x.entries if isinstance(x, Unspread) else x
-        entries = own.new_empty(0, own.shape[3]) if entries is None else entries
-        native = takes(own) and (activation is None or not activation.drops())
-        mapped, rows, columns, pooled = (_map_by_kernel if native else _map_matrix)(x, entries, pool, activation, generator)
-        return Seen(dict(zip(place.free, (rows, columns), strict=True)), pooled, mapped)
-    x, pooled = (x, reduce(x, 2, pool)) if activation is None else activation(x, pool, generator)
-    return Seen({axis: x for axis in place.free}, pooled)
-
-
-def _map_by_kernel(
-    x: Tensor | Unspread, weight: Tensor, pool: Pool, activation: nn.Module | None, _: Generator | None
-) -> tuple[Tensor, ...]:
-    """A matrix's values, activated and mapped, and their pools, channels first: along rows, along columns, over both."""
-    parts = x if isinstance(x, Unspread) else (x, None, None)
-    if activation is None:
-        return matrices.MapMatrix.apply(*parts, weight, None, None, None, pool, True)
-    norm = activation.batch_norm()
-    results = matrices.MapMatrix.apply(*parts, weight, *activation.line(), norm, pool, False)
-    activation.follow(norm, parts[0])
-    return results
-
-
-def _map_matrix(
-    x: Tensor | Unspread, weight: Tensor, pool: Pool, activation: nn.Module | None, generator: Generator | None
-) -> tuple[Tensor, ...]:
-    """The same by torch."""
-    y = x.spread() if isinstance(x, Unspread) else x
-    settings = (None,) * 4 if activation is None else activation.settings(y, generator)
-    mapped, *sides = MatrixMap.apply(y, weight, pool, activation is None, *settings)
-    rows, columns = (p.permute(2, 0, 1).contiguous() for p in sides)
-    return mapped, rows, columns, reduce(rows, 2, pool)
-
-
 class DWSLayer(nn.Module):
     """y_t = 1 / (2 L) sum_s f_st(x_s) over all pairs of the 2 L sites of a field.
 
@@ -391,15 +230,20 @@ class DWSLayer(nn.Module):
     def _hear(
         self, axis: int, reached: list[int], seen: list[Seen], starts: list[tuple[Tensor | None, Tensor]]
     ) -> Sequence[Tensor]:
-        """starts + 1 / (2 L) times what the set layers along one axis make of all sources, (F C, N, T) of every target."""
-        layers = [(s, targets, layer) for (s, a, targets), layer in zip(self.along, self.sets, strict=True) if a == axis]
+        """starts + 1 / (2 L) times what set layers along an axis make of all sources, (F C, N, T) of every target."""
+        layers = [
+            (s, targets, layer) for (s, a, targets), layer in zip(self.along, self.sets, strict=True) if a == axis
+        ]
         factor, sources = 1.0 / len(seen), list(dict.fromkeys(s for s, _, _ in layers))
         xs = [seen[s].along[axis] for s in sources]
         if takes(xs[0]) and isinstance(layers[0][2], Attentions):
             where = {t: i for i, t in enumerate(reached)}
             blocks = [layer.block(sources.index(s), [where[t] for t in targets]) for s, targets, layer in layers]
-            return attend_sets(blocks, xs, *zip(*starts, strict=True), factor)
-        sums = {t: level.unsqueeze(2) if x is None else x + level.unsqueeze(2) for t, (x, level) in zip(reached, starts, strict=True)}
+            return attend_sets(blocks, xs, [x for x, _ in starts], [level for _, level in starts], factor)
+        sums = {
+            t: level.unsqueeze(2) if x is None else x + level.unsqueeze(2)
+            for t, (x, level) in zip(reached, starts, strict=True)
+        }
         for s, targets, layer in layers:
             for t, term in zip(targets, layer(seen[s].along[axis]).unbind(0), strict=True):
                 sums[t] = torch.add(sums[t], term, alpha=factor)

@@ -161,7 +161,7 @@ class EquivariantLinear(nn.Module):
         self.node = nn.ParameterDict({str(j): draw(bounds, len(bounds) * num_in) for j, bounds in sets.items()})
         # A matrix for each tensor: one for all would be by far the largest, and its gradient's copy decide the peak.
         self.mean = nn.ParameterList(draw(bounds, num_means) for bounds in every)
-        self.bias = nn.Parameter(draw(sum(every, []), 1).detach()[:, 0]) if bias else None
+        self.bias = nn.Parameter(draw([bound for part in every for bound in part], 1).detach()[:, 0]) if bias else None
 
     def forward(
         self,

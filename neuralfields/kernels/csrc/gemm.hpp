@@ -102,7 +102,8 @@ inline void column(int m, const float* a, std::ptrdiff_t lda, const float* b, st
     const std::ptrdiff_t row = order == Order::rows ? lda : 1;
     for (int first = 0, left = (m + kRows - 1) / kRows; left > 0; --left) {
         const int height = (m - first + left - 1) / left;
-        by_height[height - 1](a + first * row, lda, b, ldb, c + first * ldc, ldc, depth, start == Start::row_bias ? bias + first : bias);
+        const float* const from = start == Start::row_bias ? bias + first : bias;
+        by_height[height - 1](a + first * row, lda, b, ldb, c + first * ldc, ldc, depth, from);
         first += height;
     }
 }
@@ -111,11 +112,12 @@ inline void column(int m, const float* a, std::ptrdiff_t lda, const float* b, st
 template <Order order, Start start, bool times = false>
 inline void multiply(int m, int n, int depth, const float* a, std::ptrdiff_t lda, const float* b, std::ptrdiff_t ldb,
                      float* c, std::ptrdiff_t ldc, const float* bias = nullptr) {
+    const auto from = [bias](int j) { return start == Start::row_bias ? bias : bias + j; };
     int j = 0;
     for (; j + kCols * kLanes <= n; j += kCols * kLanes)
-        column<kCols, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, start == Start::row_bias ? bias : bias + j);
+        column<kCols, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, from(j));
     for (; j < n; j += kLanes)
-        column<1, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, start == Start::row_bias ? bias : bias + j);
+        column<1, order, start, times>(m, a, lda, b + j, ldb, c + j, ldc, depth, from(j));
 }
 
 }  // namespace NF_ISA

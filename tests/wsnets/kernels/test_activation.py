@@ -54,7 +54,8 @@ def test_values_and_gradients_are_as_exact_as_torchs(shape: tuple[int, ...], isa
         for _ in range(16):
             sizes = ((groups * channels, fields, neurons), (channels,), (channels,))
             given, gradients = (
-                [torch.randn(s, generator=generator).double() for s in some] for some in (sizes, (sizes[0], sizes[0][:2]))
+                [torch.randn(s, generator=generator).double() for s in some]
+                for some in (sizes, (sizes[0], sizes[0][:2]))
             )
             single = [[x.float() for x in parts] for parts in (given, gradients)]
             exact, theirs = _values(given, gradients, pool, kind, None), _values(*single, pool, kind, None)

@@ -26,8 +26,8 @@ def _draw(*shape: int, generator: Generator) -> Tensor:
 
 
 def _map(given: list[Tensor], gradients: list[Tensor], pool: str, kind: str, isa: str | None) -> list[Tensor]:
-    """Results of the map and gradients, of a matrix in parts but for "raw"; kind: "raw", "relu", "past" or "batch", what
-    the activation does."""
+    """Results of the map and gradients, of a matrix in parts but for "raw"; kind: what the activation does, "raw",
+    "relu", "past" or "batch"."""
     z, rows, columns, weight, gamma, beta = (x.clone().requires_grad_() for x in given)
     sides = (rows.movedim(0, 2), columns.movedim(0, 2))
     y = z if kind == "raw" else Spread.apply(z.clone(), *sides)

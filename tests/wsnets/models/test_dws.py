@@ -16,17 +16,8 @@ from wsnets.features import WeightFeatures, weight_features
 from wsnets.models import dws_functions
 from wsnets.models.dws import DWSConfig, DWSReader, from_site, to_site
 from wsnets.models.dws_functions import Activate, MatrixMap, SetAttention, Spread, Statistics
-from wsnets.models.dws_layers import (
-    Attentions,
-    DeepSets,
-    DWSLayer,
-    FromPooled,
-    Kronecker,
-    SiteActivation,
-    Unspread,
-    Style,
-    sites,
-)
+from wsnets.models.dws_layers import Attentions, DeepSets, DWSLayer, FromPooled, Kronecker, Style
+from wsnets.models.dws_sites import SiteActivation, Unspread, sites
 
 SPEC = SIREN(2, 2, hidden=(5, 3, 4))
 

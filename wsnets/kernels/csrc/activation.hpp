@@ -54,7 +54,8 @@ struct ActivationForward : ActivationTask {
             a.mean[channel] = static_cast<float>(mean);
             // From the mean as it was rounded: what that lacks is taken off again.
             const double off = mean - static_cast<double>(a.mean[channel]);
-            a.variance[channel] = static_cast<float>(total(channel, a.mean[channel], [](vec v) { return v * v; }) / count() - off * off);
+            a.variance[channel] =
+                static_cast<float>(total(channel, a.mean[channel], [](vec v) { return v * v; }) / count() - off * off);
         }
         const Norm n = norm(channel);
         for (std::int64_t group = 0; group < groups; ++group)
@@ -76,7 +77,8 @@ struct ActivationForward : ActivationTask {
             }
         }
         const double share = a.pool == Pool::mean ? 1.0 / a.size : 1.0;
-        a.pooled[at * a.num_fields + field] = a.pool == Pool::max ? largest_lane(largest) : static_cast<float>(sum_of_all * share);
+        a.pooled[at * a.num_fields + field] =
+            a.pool == Pool::max ? largest_lane(largest) : static_cast<float>(sum_of_all * share);
     }
 
     // Sum of f(y - center) over a channel: short sums in vectors, theirs in double.
@@ -88,7 +90,8 @@ struct ActivationForward : ActivationTask {
             const float* const y = a.y + row_of(group, channel) * row;
             for (std::int64_t start = 0; start < row; start += kBlock) {
                 vec block{};
-                for (std::int64_t i = start; i < std::min(row, start + kBlock); i += kLanes) block += f(some(y + i, row - i, center) - center);
+                for (std::int64_t i = start; i < std::min(row, start + kBlock); i += kLanes)
+                    block += f(some(y + i, row - i, center) - center);
                 sum_of_all += sum(block);
             }
         }
@@ -98,7 +101,8 @@ struct ActivationForward : ActivationTask {
 
 struct ActivationBackward : ActivationTask {
     const ActivationGradients& g;
-    ActivationBackward(const Activation& given, const ActivationGradients& gradients) : ActivationTask(given), g(gradients) {}
+    ActivationBackward(const Activation& given, const ActivationGradients& gradients)
+        : ActivationTask(given), g(gradients) {}
 
     // Of the gradient d of the normalised y, and of d (y - mean): short sums in vectors, theirs in double.
     struct Sums {
@@ -146,8 +150,12 @@ struct ActivationBackward : ActivationTask {
         float gradient = g.pooled == nullptr ? 0.0f : g.pooled[pool];
         int ties = 0;
         for (int t = 0; t < a.size && largest; t += kLanes)
-            ties += __builtin_popcount(positive(some(a.x + start + t, a.size - t, -std::numeric_limits<float>::infinity()) == of_pool ? splat(1.0f) : vec{}));
-        gradient /= largest ? static_cast<float>(std::max(1, ties)) : a.pool == Pool::mean ? static_cast<float>(a.size) : 1.0f;
+            ties += __builtin_popcount(
+                positive(some(a.x + start + t, a.size - t, -std::numeric_limits<float>::infinity()) == of_pool ? splat(1.0f)
+                                                                                                               : vec{}));
+        gradient /= largest                ? static_cast<float>(std::max(1, ties))
+                    : a.pool == Pool::mean ? static_cast<float>(a.size)
+                                           : 1.0f;
         for (int t = 0; t < a.size; t += kLanes) {
             const std::int64_t left = a.size - t;
             const vec x = some(a.x + start + t, left, 0.0f);

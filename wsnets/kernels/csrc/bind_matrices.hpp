@@ -5,11 +5,13 @@
 namespace {
 
 // Whether an array, if given, has one number per channel.
-bool is_per_channel(const Optional& array, const Floats& y) { return !array.has_value() || has_shape(*array, {static_cast<std::int64_t>(y.shape(3))}); }
+bool is_per_channel(const Optional& array, const Floats& y) {
+    return !array.has_value() || has_shape(*array, {static_cast<std::int64_t>(y.shape(3))});
+}
 
 nf::Matrices matrices_of(const Floats& y, const ReadFloats& weight, const std::string& pool, const Optional& scale,
-                         const Optional& shift, const Optional& mean, const Floats& rows, const Floats& columns, const Floats& pooled,
-                         int threads) {
+                         const Optional& shift, const Optional& mean, const Floats& rows, const Floats& columns,
+                         const Floats& pooled, int threads) {
     expect(y.ndim() == 4 && y.size() > 0, "y: expected (N, O, I, C), none of them zero");
     expect(threads >= 1, "threads: expected 1 or more");
     const std::int64_t n = static_cast<std::int64_t>(y.shape(0)), o = static_cast<std::int64_t>(y.shape(1)),
@@ -53,17 +55,18 @@ void map(Floats y, ReadFloats weight, const std::string& pool, Optional scale, O
     chosen.map(m);
 }
 
-void map_back(Floats y, ReadFloats weight, const std::string& pool, Optional scale, Optional shift, Optional mean, Floats dz,
-              Floats rows, Floats columns, Floats pooled, Optional d_rows, Optional d_columns, Optional d_pooled, Optional dy,
-              Floats d_weight, Floats d_shift, Floats d_scaled, int threads, const std::string& isa) {
+void map_back(Floats y, ReadFloats weight, const std::string& pool, Optional scale, Optional shift, Optional mean,
+              Floats dz, Floats rows, Floats columns, Floats pooled, Optional d_rows, Optional d_columns, Optional d_pooled,
+              Optional dy, Floats d_weight, Floats d_shift, Floats d_scaled, int threads, const std::string& isa) {
     const nf::Matrices m = matrices_of(y, weight, pool, scale, shift, mean, rows, columns, pooled, threads);
     expect(is_mapped(m, dz), "dz: expected (N, O, I, C')");
     for (const auto& [gradient, size] : {std::pair{d_rows, rows.size()}, std::pair{d_columns, columns.size()},
                                          std::pair{d_pooled, pooled.size()}, std::pair{dy, y.size()}})
         expect(!gradient.has_value() || gradient->size() == size, "gradients: expected the sizes of what they belong to");
-    expect(               d_weight.size() == weight.size() && d_shift.size() == y.shape(3) && d_scaled.size() == y.shape(3),
+    expect(d_weight.size() == weight.size() && d_shift.size() == y.shape(3) && d_scaled.size() == y.shape(3),
            "gradients: expected the sizes of what they belong to");
-    const nf::MatrixGradients g{dz.data(), data(d_rows), data(d_columns), data(d_pooled), data(dy), d_weight.data(), d_shift.data(), d_scaled.data()};
+    const nf::MatrixGradients g{dz.data(), data(d_rows),    data(d_columns), data(d_pooled),
+                                data(dy),  d_weight.data(), d_shift.data(),  d_scaled.data()};
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
     chosen.map_back(m, g);
@@ -77,8 +80,9 @@ nf::Entries entries_of(const Floats& y, const Optional& rows, const Optional& co
     e.num_rows = static_cast<int>(y.shape(1));
     e.num_columns = static_cast<int>(y.shape(2));
     e.channels = static_cast<int>(y.shape(3));
-    expect(rows.has_value() == columns.has_value() && (!rows.has_value() || (has_shape(*rows, {e.channels, e.num_fields, e.num_rows}) &&
-                                                                           has_shape(*columns, {e.channels, e.num_fields, e.num_columns}))),
+    expect(rows.has_value() == columns.has_value() &&
+               (!rows.has_value() || (has_shape(*rows, {e.channels, e.num_fields, e.num_rows}) &&
+                                      has_shape(*columns, {e.channels, e.num_fields, e.num_columns}))),
            "rows, columns: expected (C, N, O), (C, N, I), or None");
     e.y = y.data();
     e.rows = data(rows);
@@ -102,7 +106,8 @@ void settle_back(const Floats& y, const Optional& x, const Optional& scale, cons
                  const Optional& rows, const Optional& columns, int threads, const std::string& isa) {
     nf::Entries e = entries_of(y, rows, columns, threads);
     for (const Optional& numbers : {scale, slope, level})
-        expect(numbers.has_value() == x.has_value() && is_per_channel(numbers, y), "scale, slope, level: expected (C,) with x, or None");
+        expect(numbers.has_value() == x.has_value() && is_per_channel(numbers, y),
+               "scale, slope, level: expected (C,) with x, or None");
     expect(!x.has_value() || x->size() == y.size(), "x: expected the shape of y");
     e.x = data(x);
     e.scale = data(scale);

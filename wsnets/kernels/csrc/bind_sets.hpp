@@ -1,4 +1,5 @@
-// Bindings of what is done to sets, attention and activation: arrays are checked, and passed on without a copy; the GIL is released meanwhile.
+// Bindings of what is done to sets, attention and activation: arrays are checked, and passed on without a copy; the GIL
+// is released meanwhile.
 #pragma once
 #include "bindings.hpp"
 
@@ -8,15 +9,15 @@ using Many = std::vector<Floats>;
 
 // What several problems are made of: lists of the same length, or of four arrays for each; problems of one x in a row.
 struct Given {
-    const Many& xs;                             // (in, N, T)
-    const std::vector<int>& sources;            // which x each problem has
-    const Many& maps;                           // weight, bias, out_weight, out_bias of each
+    const Many& xs;  // (in, N, T)
+    const std::vector<int>& sources;  // which x each problem has
+    const Many& maps;  // weight, bias, out_weight, out_bias of each
     const std::vector<int>& heads;
     const std::vector<std::vector<int>>& targets;  // of each: which sums
-    const std::vector<Floats>& sums;            // (out, N, T)
-    const std::vector<Optional>& levels;        // (out, N)
+    const std::vector<Floats>& sums;  // (out, N, T)
+    const std::vector<Optional>& levels;  // (out, N)
     const std::vector<bool>& fresh;
-    const Many& saved;                          // of each, or none at all
+    const Many& saved;  // of each, or none at all
     float scale;
 };
 
@@ -41,8 +42,10 @@ nf::Problem problem_of(const Given& given, std::size_t i) {
     p.is_last = i + 1 == given.sources.size() || given.sources[i + 1] != given.sources[i];
     p.scale = given.scale;
     const std::int64_t rows = 3LL * p.num_targets * p.num_out;
-    expect(p.num_heads >= 1 && p.num_out >= 1 && p.num_out % p.num_heads == 0, "heads: expected a divisor of the number of outputs");
-    expect(has_shape(weight, {rows, p.num_in}) && has_shape(bias, {rows}), "weight, bias: expected (3 J out, in), (3 J out,)");
+    expect(p.num_heads >= 1 && p.num_out >= 1 && p.num_out % p.num_heads == 0,
+           "heads: expected a divisor of the number of outputs");
+    expect(has_shape(weight, {rows, p.num_in}) && has_shape(bias, {rows}),
+           "weight, bias: expected (3 J out, in), (3 J out,)");
     expect(has_shape(out_weight, {p.num_targets, p.num_out, p.num_out}) && has_shape(out_bias, {p.num_targets, p.num_out}),
            "out_weight, out_bias: expected (J, out, out), (J, out)");
     p.x = x.data();
@@ -51,7 +54,8 @@ nf::Problem problem_of(const Given& given, std::size_t i) {
     p.out_weight = out_weight.data();
     p.out_bias = out_bias.data();
     if (!given.saved.empty()) {
-        expect(has_shape(given.saved[i], {p.num_targets, p.num_fields, nf::saved_of_field(p)}), "saved: expected (J, N, numbers of a field)");
+        expect(has_shape(given.saved[i], {p.num_targets, p.num_fields, nf::saved_of_field(p)}),
+               "saved: expected (J, N, numbers of a field)");
         p.saved = given.saved[i].data();
     }
     return p;
@@ -117,8 +121,8 @@ void attend_back(const Many& xs, const std::vector<int>& sources, const Many& ma
         expect(!d_xs[i].has_value() || d_xs[i]->size() == xs[i].size(), "d_xs: expected the sizes of xs");
     std::vector<nf::Gradients> gradients;
     for (std::size_t i = 0; i < sources.size(); ++i)
-        gradients.push_back({data(d_xs[static_cast<std::size_t>(sources[i])]), d_maps[4 * i].data(), d_maps[4 * i + 1].data(),
-                             d_maps[4 * i + 2].data(), d_maps[4 * i + 3].data()});
+        gradients.push_back({data(d_xs[static_cast<std::size_t>(sources[i])]), d_maps[4 * i].data(),
+                             d_maps[4 * i + 1].data(), d_maps[4 * i + 2].data(), d_maps[4 * i + 3].data()});
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
     chosen.attend_back(problems, gradients, threads);
@@ -129,11 +133,13 @@ nf::Activation activation_of(const Floats& y, int channels, const std::string& p
                              const Floats& x, const Floats& pooled, int threads) {
     expect(y.ndim() == 3 && y.size() > 0, "y: expected (F C, N, T), none of them zero");
     expect(threads >= 1, "threads: expected 1 or more");
-    expect(channels >= 1 && y.shape(0) % static_cast<std::size_t>(channels) == 0, "channels: expected a divisor of the number of rows");
+    expect(channels >= 1 && y.shape(0) % static_cast<std::size_t>(channels) == 0,
+           "channels: expected a divisor of the number of rows");
     for (const Optional& array : {gamma, beta, mean, variance})
         expect(array.has_value() == gamma.has_value() && (!array.has_value() || has_shape(*array, {channels})),
                "gamma, beta, mean, variance: expected (C,) all four, or None");
-    const auto rows = static_cast<std::int64_t>(y.shape(0)), n = static_cast<std::int64_t>(y.shape(1)), size = static_cast<std::int64_t>(y.shape(2));
+    const auto rows = static_cast<std::int64_t>(y.shape(0)), n = static_cast<std::int64_t>(y.shape(1)),
+               size = static_cast<std::int64_t>(y.shape(2));
     expect(has_shape(x, {rows, n, size}) && has_shape(pooled, {rows, n}), "x, pooled: expected (F C, N, T), (F C, N)");
     nf::Activation a{};
     a.num_rows = rows;
@@ -153,9 +159,9 @@ nf::Activation activation_of(const Floats& y, int channels, const std::string& p
     return a;
 }
 
-void activate(const Floats& y, int channels, const std::string& pool, bool of_batch, float epsilon,
-              const Optional& gamma, const Optional& beta, const Optional& mean, const Optional& variance, const Floats& x,
-              const Floats& pooled, int threads, const std::string& isa) {
+void activate(const Floats& y, int channels, const std::string& pool, bool of_batch, float epsilon, const Optional& gamma,
+              const Optional& beta, const Optional& mean, const Optional& variance, const Floats& x, const Floats& pooled,
+              int threads, const std::string& isa) {
     const nf::Activation a =
         activation_of(y, channels, pool, of_batch, epsilon, gamma, beta, mean, variance, x, pooled, threads);
     const Isa chosen = choose(isa);
@@ -164,13 +170,14 @@ void activate(const Floats& y, int channels, const std::string& pool, bool of_ba
 }
 
 void activate_back(const Floats& y, int channels, const std::string& pool, bool of_batch, float epsilon,
-                   const Optional& gamma, const Optional& beta, const Optional& mean, const Optional& variance, const Floats& x,
-                   const Floats& pooled, const Optional& dx, const Optional& d_pooled, const Floats& dy, const Optional& d_gamma,
-                   const Optional& d_beta, int threads, const std::string& isa) {
+                   const Optional& gamma, const Optional& beta, const Optional& mean, const Optional& variance,
+                   const Floats& x, const Floats& pooled, const Optional& dx, const Optional& d_pooled, const Floats& dy,
+                   const Optional& d_gamma, const Optional& d_beta, int threads, const std::string& isa) {
     const nf::Activation a =
         activation_of(y, channels, pool, of_batch, epsilon, gamma, beta, mean, variance, x, pooled, threads);
     for (const auto& [gradient, size] : {std::pair{dx, x.size()}, std::pair{d_pooled, pooled.size()}})
-        expect(!gradient.has_value() || gradient->size() == size, "dx, d_pooled: expected the sizes of what they belong to, or None");
+        expect(!gradient.has_value() || gradient->size() == size,
+               "dx, d_pooled: expected the sizes of what they belong to, or None");
     for (const Optional& gradient : {d_gamma, d_beta})
         expect(gradient.has_value() == gamma.has_value() && (!gradient.has_value() || has_shape(*gradient, {channels})),
                "d_gamma, d_beta: expected (C,), or None");

@@ -35,9 +35,20 @@ struct Isa {
     void (*relate_back)(const nf::Relations&, const nf::RelationGradients&);
 };
 
-#define NF_COPY(isa) \
-    {#isa, nf::isa::attend_sets, nf::isa::attend_sets_back, nf::isa::activate_sets, nf::isa::activate_sets_back, nf::isa::map_matrices, nf::isa::map_matrices_back, \
-     nf::isa::settle, nf::isa::settle_back, nf::isa::aggregate, nf::isa::aggregate_back, nf::isa::relate, nf::isa::relate_back}
+#define NF_COPY(isa)              \
+    {#isa,                        \
+     nf::isa::attend_sets,        \
+     nf::isa::attend_sets_back,   \
+     nf::isa::activate_sets,      \
+     nf::isa::activate_sets_back, \
+     nf::isa::map_matrices,       \
+     nf::isa::map_matrices_back,  \
+     nf::isa::settle,             \
+     nf::isa::settle_back,        \
+     nf::isa::aggregate,          \
+     nf::isa::aggregate_back,     \
+     nf::isa::relate,             \
+     nf::isa::relate_back}
 
 std::vector<Isa> available() {  // fastest first
     std::vector<Isa> list;
@@ -46,8 +57,7 @@ std::vector<Isa> available() {  // fastest first
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd"))
         list.push_back(NF_COPY(avx512));
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        list.push_back(NF_COPY(avx2));
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list.push_back(NF_COPY(avx2));
 #endif
     list.push_back(NF_COPY(baseline));
     return list;

@@ -20,9 +20,9 @@ struct Shape {
 
     explicit Shape(const Problem& p)
         : size(p.size), padded(round_up(p.size, kLanes)), fields(std::max(1, kColumns / padded)),
-          ld(static_cast<std::ptrdiff_t>(fields) * padded + 16), columns(fields * padded), channels(p.num_out / p.num_heads),
-          num_in(p.num_in), num_out(p.num_out), num_heads(p.num_heads), rows(3 * p.num_out),
-          in_padded(round_up(p.num_in, kLanes)), out_padded(round_up(p.num_out, kLanes)) {}
+          ld(static_cast<std::ptrdiff_t>(fields) * padded + 16), columns(fields * padded),
+          channels(p.num_out / p.num_heads), num_in(p.num_in), num_out(p.num_out), num_heads(p.num_heads),
+          rows(3 * p.num_out), in_padded(round_up(p.num_in, kLanes)), out_padded(round_up(p.num_out, kLanes)) {}
 
     // Makes every count at least that of another shape of the same sets.
     void cover(const Shape& s) {
@@ -48,7 +48,8 @@ struct Maps {
         for (int t = 0; t < p.num_targets; ++t)
             for (int r = 0; r < s.rows; ++r) {
                 const std::int64_t from = s.given_row(p, t, r), to = static_cast<std::int64_t>(t) * s.rows + r;
-                std::memcpy(weight.get() + to * p.num_in, p.weight + from * p.num_in, static_cast<std::size_t>(p.num_in) * 4);
+                std::memcpy(weight.get() + to * p.num_in, p.weight + from * p.num_in,
+                            static_cast<std::size_t>(p.num_in) * 4);
                 bias.get()[to] = p.bias[from];
             }
     }
@@ -163,14 +164,15 @@ struct Workspace {
     explicit Workspace(const Shape& s)
         : shape(s), x(rows(s.num_in)), x_turned(make_buffer(static_cast<std::ptrdiff_t>(s.columns) * s.in_padded)),
           dx(rows(s.num_in)), qkv(rows(s.rows)), grads(rows(s.rows)), o(rows(s.out_padded)),
-          o_turned(make_buffer(static_cast<std::ptrdiff_t>(s.columns) * s.out_padded)), h(rows(s.num_out)), g(rows(s.num_out)),
-          inverse(rows(s.num_heads)), head(s.channels, s.padded) {}
+          o_turned(make_buffer(static_cast<std::ptrdiff_t>(s.columns) * s.out_padded)), h(rows(s.num_out)),
+          g(rows(s.num_out)), inverse(rows(s.num_heads)), head(s.channels, s.padded) {}
 
     Buffer rows(int count) const { return make_buffer(count * shape.ld); }
 
     // What an earlier, fuller chunk left behind must not count.
     void clear() {
-        for (const auto& [buffer, count] : {std::pair{g.get(), shape.num_out}, std::pair{h.get(), shape.num_out}, std::pair{grads.get(), shape.rows}})
+        for (const auto& [buffer, count] :
+             {std::pair{g.get(), shape.num_out}, std::pair{h.get(), shape.num_out}, std::pair{grads.get(), shape.rows}})
             std::memset(buffer, 0, static_cast<std::size_t>(count * shape.ld) * 4);
     }
 
@@ -182,7 +184,8 @@ struct Workspace {
 };
 
 // to (count, columns) = bias + weight (count, depth) from (depth, columns).
-inline void map(const Shape& s, int count, int depth, const float* weight, const float* bias, const float* from, float* to) {
+inline void map(const Shape& s, int count, int depth, const float* weight, const float* bias, const float* from,
+                float* to) {
     multiply<Order::rows, Start::row_bias>(count, s.columns, depth, weight, depth, from, s.ld, to, s.ld, bias);
 }
 
@@ -190,7 +193,8 @@ inline void map(const Shape& s, int count, int depth, const float* weight, const
 inline void add_positive(const Shape& s, const float* o, float* h) {
     const std::ptrdiff_t ld = s.ld;
     for (int r = 0, columns = s.columns, out = s.num_out; r < out; ++r)
-        for (std::ptrdiff_t at = r * ld; at < r * ld + columns; at += kLanes) store(h + at, load(o + at) + larger(load(h + at), vec{}));
+        for (std::ptrdiff_t at = r * ld; at < r * ld + columns; at += kLanes)
+            store(h + at, load(o + at) + larger(load(h + at), vec{}));
 }
 
 inline void add_row_sums(const Shape& s, int count, const float* from, float* sums) {

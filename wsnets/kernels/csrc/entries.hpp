@@ -38,7 +38,8 @@ struct EntriesTask {
         Buffer a, b, c, rows;  // as long as a row of y, and for a number of every row and channel
     };
     Space space() const {
-        return {make_buffer(row), make_buffer(row), make_buffer(row), make_buffer(static_cast<std::ptrdiff_t>(e.num_rows) * e.channels)};
+        return {make_buffer(row), make_buffer(row), make_buffer(row),
+                make_buffer(static_cast<std::ptrdiff_t>(e.num_rows) * e.channels)};
     }
     std::int64_t first(int part) const { return e.num_fields * part / parts; }
     float* at(float* y, std::int64_t field, int r) const { return y + (field * e.num_rows + r) * row; }
@@ -49,14 +50,16 @@ struct EntriesTask {
     template <bool write>
     void prefetch(std::int64_t field, int part) const {
         if (e.rows == nullptr || field >= first(part + 1)) return;
-        for (const auto& [side, count] : {std::pair{rows_at(field), e.num_rows}, std::pair{columns_at(field), e.num_columns}})
+        for (const auto& [side, count] :
+             {std::pair{rows_at(field), e.num_rows}, std::pair{columns_at(field), e.num_columns}})
             for (int c = 0; c < e.channels; ++c)
                 for (int i = 0; i < count; i += 16) __builtin_prefetch(side + c * stride(count) + i, write ? 1 : 0, 2);
     }
 };
 
 struct Settle : EntriesTask {
-    Buffer means, rests, squares;  // of every field and channel: means as rounded, sums of distances from them and of squares
+    Buffer means, rests,
+        squares;  // of every field and channel: means as rounded, sums of distances from them and of squares
 
     explicit Settle(const Entries& given)
         : EntriesTask(given), means(per_field()), rests(per_field()), squares(per_field()) {}
@@ -139,7 +142,8 @@ struct SettleBack : EntriesTask {
 
     // y <- y scale + x slope + level, channel by channel.
     void change(std::int64_t field, Space& s) const {
-        float *const NF_RESTRICT scale = s.a.get(), *const NF_RESTRICT slope = s.b.get(), *const NF_RESTRICT level = s.c.get();
+        float *const NF_RESTRICT scale = s.a.get(), *const NF_RESTRICT slope = s.b.get(),
+                                 *const NF_RESTRICT level = s.c.get();
         for (const auto& [from, to] : {std::pair{e.scale, scale}, std::pair{e.slope, slope}, std::pair{e.level, level}})
             repeat(from, e.channels, e.num_columns, to);
         for (int r = 0; r < e.num_rows; ++r) {

@@ -26,9 +26,10 @@ struct MatrixTask {
     MatrixTask(const Matrices& given, int entries)
         : m(given), c_padded(round_up(m.channels, kLanes)), out_padded(round_up(m.num_out, kLanes)),
           step(std::clamp(entries / m.num_columns, 1, m.num_rows)),
-          parts(static_cast<int>(std::min<std::int64_t>(m.num_fields, 4 * kParts))), turned(padded(m.channels, nullptr, 0, out_padded)),
-          weight(padded(m.num_out, m.weight, m.channels, c_padded)), scale(padded(1, m.scale, m.channels, c_padded)),
-          shift(padded(1, m.shift, m.channels, c_padded)), mean(padded(1, m.mean, m.channels, c_padded)) {
+          parts(static_cast<int>(std::min<std::int64_t>(m.num_fields, 4 * kParts))),
+          turned(padded(m.channels, nullptr, 0, out_padded)), weight(padded(m.num_out, m.weight, m.channels, c_padded)),
+          scale(padded(1, m.scale, m.channels, c_padded)), shift(padded(1, m.shift, m.channels, c_padded)),
+          mean(padded(1, m.mean, m.channels, c_padded)) {
         for (int c = 0; c < m.channels; ++c)
             for (int o = 0; o < m.num_out; ++o) turned.get()[c * out_padded + o] = m.weight[o * m.channels + c];
     }
@@ -78,8 +79,10 @@ struct MatrixForward : MatrixTask {
             std::fill_n(s.columns.get(), m.num_columns * c_padded, start);
             for (int row = 0; row < m.num_rows; row += step) run(field, row, std::min(step, m.num_rows - row), s);
             for (int i = 0; i < m.num_columns * c_padded; ++i) s.columns.get()[i] *= share(m.num_rows);
-            turn_rows(s.columns.get(), c_padded, m.num_columns, m.channels, m.columns + side_at(field, m.num_columns), side_stride(m.num_columns));
-            turn_rows(s.rows.get(), c_padded, m.num_rows, m.channels, m.rows + side_at(field, m.num_rows), side_stride(m.num_rows));
+            turn_rows(s.columns.get(), c_padded, m.num_columns, m.channels, m.columns + side_at(field, m.num_columns),
+                      side_stride(m.num_columns));
+            turn_rows(s.rows.get(), c_padded, m.num_rows, m.channels, m.rows + side_at(field, m.num_rows),
+                      side_stride(m.num_rows));
             pool_rows(field, s);
         }
     }
@@ -92,7 +95,8 @@ struct MatrixForward : MatrixTask {
                 pool_of_field = m.pool == Pool::max ? larger(row, pool_of_field) : row + pool_of_field;
             }
             pool_of_field *= share(m.num_rows);
-            for (int i = 0; i < kLanes && c + i < m.channels; ++i) m.pooled[(c + i) * m.num_fields + field] = pool_of_field[i];
+            for (int i = 0; i < kLanes && c + i < m.channels; ++i)
+                m.pooled[(c + i) * m.num_fields + field] = pool_of_field[i];
         }
     }
 
@@ -104,8 +108,8 @@ struct MatrixForward : MatrixTask {
         if (m.num_out == 0) return;
         float* const z = m.z + at(field, row, m.num_out);
         float* const to = in_place(z, m.num_out) ? z : s.z.get();
-        multiply<Order::rows, Start::zero>(entries_here, out_padded, m.channels, s.x.get(), c_padded, turned.get(), out_padded,
-                                           to, out_padded);
+        multiply<Order::rows, Start::zero>(entries_here, out_padded, m.channels, s.x.get(), c_padded, turned.get(),
+                                           out_padded, to, out_padded);
         if (to != z) copy_rows(entries_here, to, out_padded, z, m.num_out);
     }
 
@@ -138,9 +142,11 @@ struct MatrixBackward : MatrixTask {
     const MatrixGradients& g;
     std::vector<MatrixPartial> partial;
 
-    MatrixBackward(const Matrices& given, const MatrixGradients& gradients) : MatrixTask(given, kEntriesBack), g(gradients) {
+    MatrixBackward(const Matrices& given, const MatrixGradients& gradients)
+        : MatrixTask(given, kEntriesBack), g(gradients) {
         for (int part = 0; part < parts; ++part)
-            partial.push_back({make_buffer(static_cast<std::ptrdiff_t>(m.num_out) * c_padded), make_buffer(c_padded), make_buffer(c_padded)});
+            partial.push_back({make_buffer(static_cast<std::ptrdiff_t>(m.num_out) * c_padded), make_buffer(c_padded),
+                               make_buffer(c_padded)});
     }
 
     struct Space : MatrixTask::Space {
@@ -181,7 +187,8 @@ struct MatrixBackward : MatrixTask {
                 pool_of_field[i] = m.pooled[(c + i) * m.num_fields + field];
                 gradient[i] = g.pooled[(c + i) * m.num_fields + field] * share(m.num_rows);
             }
-            for (int r = 0; r < m.num_rows; ++r) ties += load(s.rows.get() + r * c_padded + c) == pool_of_field ? 1.0f - vec{} : vec{};
+            for (int r = 0; r < m.num_rows; ++r)
+                ties += load(s.rows.get() + r * c_padded + c) == pool_of_field ? 1.0f - vec{} : vec{};
             if (m.pool == Pool::max) gradient /= larger(ties, 1.0f - vec{});
             for (int r = 0; r < m.num_rows; ++r) {
                 float* const to = s.d_rows.get() + r * c_padded + c;
@@ -204,17 +211,18 @@ struct MatrixBackward : MatrixTask {
                 const float* from = y + c;
                 for (int e = 0, ld = c_padded; e < entries_here; ++e, x += ld, from += ld) store(x, activated(load(from)));
             }
-            multiply<Order::columns, Start::accumulate>(m.num_out, c_padded, entries_here, dz, out_padded, s.x.get(), c_padded,
-                                                        sums.weight.get(), c_padded);
+            multiply<Order::columns, Start::accumulate>(m.num_out, c_padded, entries_here, dz, out_padded, s.x.get(),
+                                                        c_padded, sums.weight.get(), c_padded);
             if (dy == nullptr) return;
-            multiply<Order::rows, Start::zero>(entries_here, c_padded, m.num_out, dz, out_padded, weight.get(), c_padded, dx,
-                                               c_padded);
+            multiply<Order::rows, Start::zero>(entries_here, c_padded, m.num_out, dz, out_padded, weight.get(), c_padded,
+                                               dx, c_padded);
         } else {
             if (dy == nullptr) return;
             std::fill_n(dx, entries_here * c_padded, 0.0f);
         }
         for (int c = 0; c < c_padded; c += kLanes)
-            m.pool == Pool::max ? finish<true>(row, count, c, y, dx, s, sums) : finish<false>(row, count, c, y, dx, s, sums);
+            m.pool == Pool::max ? finish<true>(row, count, c, y, dx, s, sums)
+                                : finish<false>(row, count, c, y, dx, s, sums);
         if (dx != dy) copy_rows(entries_here, dx, c_padded, dy, m.channels);
     }
 
@@ -256,7 +264,8 @@ struct MatrixBackward : MatrixTask {
             *to = static_cast<float>(sum_of_parts);
         };
         for (int c = 0; c < m.channels; ++c) {
-            for (int o = 0; o < m.num_out; ++o) total(&MatrixPartial::weight, o * c_padded + c, g.weight + o * m.channels + c);
+            for (int o = 0; o < m.num_out; ++o)
+                total(&MatrixPartial::weight, o * c_padded + c, g.weight + o * m.channels + c);
             if (m.scale == nullptr) continue;
             total(&MatrixPartial::shift, c, g.shift + c);
             total(&MatrixPartial::scaled, c, g.scaled + c);

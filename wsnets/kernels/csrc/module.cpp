@@ -20,20 +20,21 @@ NB_MODULE(_native, m) {
           "Add scale z to the sums; keep what the gradient needs in `saved`.");
     m.def("attend_back", &attend_back, same, any, same, any, any, same, same, same, any, same, same, any, any,
           "Write the gradients.");
-    m.def("activate", &activate, same, any, any, any, any, same_or_none, same_or_none, same_or_none, same_or_none, same, same,
-          any, any, "Normalise, activate and pool sets.");
+    m.def("activate", &activate, same, any, any, any, any, same_or_none, same_or_none, same_or_none, same_or_none, same,
+          same, any, any, "Normalise, activate and pool sets.");
     m.def("activate_back", &activate_back, same, any, any, any, any, same_or_none, same_or_none, same_or_none, same_or_none,
           same, same, same_or_none, same_or_none, same, same_or_none, same_or_none, any, any, "Write the gradients.");
-    m.def("map_matrices", &map, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same, any,
-          any, "Activate, map and pool.");
+    m.def("map_matrices", &map, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same, any, any,
+          "Activate, map and pool.");
     m.def("map_matrices_back", &map_back, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same,
           same_or_none, same_or_none, same_or_none, same_or_none, same, same, same, any, any, "Write the gradients.");
     m.def("settle", &settle, same, same_or_none, same_or_none, same_or_none, same_or_none, any, any,
           "Add rows and columns to y; write its mean and variance.");
-    m.def("settle_back", &settle_back, same, same_or_none, same_or_none, same_or_none, same_or_none, same_or_none, same_or_none, any,
-          any, "y <- y scale + x slope + level; write its sums over columns and over rows.");
+    m.def("settle_back", &settle_back, same, same_or_none, same_or_none, same_or_none, same_or_none, same_or_none,
+          same_or_none, any, any, "y <- y scale + x slope + level; write its sums over columns and over rows.");
     m.def("aggregate", &aggregate, same, same, same, any, any, any, any, any, "Write or go on with what targets gather.");
-    m.def("aggregate_back", &aggregate_back, same, same, same, any, any, same, same, same, any, any, "Write the gradients.");
+    m.def("aggregate_back", &aggregate_back, same, same, same, any, any, same, same, same, any, any,
+          "Write the gradients.");
     m.def("relate", &relate, same, same, same, same, same, any, same, same, same_or_none, same_or_none, any, any,
           "Attend along edges; keep what the gradient needs.");
     m.def("relate_back", &relate_back, same, same, same, same, same, any, same, same, same, same, same, same, same, same,

@@ -31,7 +31,8 @@ struct Problem {
 // Numbers kept of one field and target: values after attention (out, T), the softmax's inverse denominators (G, T), and
 // a bit for each value of the output map, in whole words for every row: whether it is positive.
 inline std::int64_t saved_of_field(const Problem& p) {
-    return static_cast<std::int64_t>(p.num_out + p.num_heads) * p.size + static_cast<std::int64_t>(p.num_out) * ((p.size + 31) / 32);
+    const std::int64_t words = (p.size + 31) / 32;
+    return (static_cast<std::int64_t>(p.num_out) + p.num_heads) * p.size + p.num_out * words;
 }
 
 struct Gradients {

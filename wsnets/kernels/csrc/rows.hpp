@@ -13,7 +13,8 @@ inline void copy_rows(int count, const float* source, int from, float* target, i
     const int shared = std::min(from, to);
     for (int r = 0; r < count; ++r, source += from, target += to) {
         int i = 0;
-        for (; i + kLanes <= shared; i += kLanes) *reinterpret_cast<vec_unaligned*>(target + i) = load_unaligned(source + i);
+        for (; i + kLanes <= shared; i += kLanes)
+            *reinterpret_cast<vec_unaligned*>(target + i) = load_unaligned(source + i);
         for (; i < shared; ++i) target[i] = source[i];
         for (; i < to; ++i) target[i] = 0.0f;
     }

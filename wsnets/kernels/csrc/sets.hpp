@@ -21,7 +21,8 @@ struct Task {
     const float natural, factor;  // of a score, in powers of e and of two
 
     explicit Task(const Problem& p)
-        : problem(p), shape(p), maps(p, shape), natural(static_cast<float>(1.0 / std::sqrt(static_cast<double>(p.num_out)))),
+        : problem(p), shape(p), maps(p, shape),
+          natural(static_cast<float>(1.0 / std::sqrt(static_cast<double>(p.num_out)))),
           factor(static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(p.num_out)))) {}
 
     int fields(int chunk) const {
@@ -43,14 +44,19 @@ struct Task {
     template <bool write>
     void prefetch_saved(int target, int chunk) const {
         const float* const saved = saved_at(target, chunk);
-        for (std::int64_t i = 0; i < fields(chunk) * saved_of_field(problem); i += 16) __builtin_prefetch(saved + i, write ? 1 : 0, 2);
+        for (std::int64_t i = 0; i < fields(chunk) * saved_of_field(problem); i += 16)
+            __builtin_prefetch(saved + i, write ? 1 : 0, 2);
     }
     float* signs_of(float* saved, int field) const {
-        return saved + field * saved_of_field(problem) + static_cast<std::ptrdiff_t>(shape.num_out + shape.num_heads) * shape.size;
+        return saved + field * saved_of_field(problem) +
+               static_cast<std::ptrdiff_t>(shape.num_out + shape.num_heads) * shape.size;
     }
-    void read(int chunk, Workspace& w) const { rows(shape.num_in, chunk).read(shape, problem.x + at(chunk), 1.0f, w.x.get()); }
+    void read(int chunk, Workspace& w) const {
+        rows(shape.num_in, chunk).read(shape, problem.x + at(chunk), 1.0f, w.x.get());
+    }
     void project(int target, Workspace& w) const {
-        map(shape, shape.rows, shape.num_in, maps.weight.get() + static_cast<std::ptrdiff_t>(target) * shape.rows * shape.num_in,
+        map(shape, shape.rows, shape.num_in,
+            maps.weight.get() + static_cast<std::ptrdiff_t>(target) * shape.rows * shape.num_in,
             maps.bias.get() + static_cast<std::ptrdiff_t>(target) * shape.rows, w.x.get(), w.qkv.get());
     }
     const float* out_weight(int target) const {
@@ -130,8 +136,10 @@ struct Backward : Pass {
     std::vector<Partial> places;   // of every problem in the sums
     std::vector<Buffer> partial;   // sums of every part
 
-    Backward(const std::vector<Problem>& problems, const std::vector<Gradients>& g) : Pass(problems), gradients(g), partial(parts) {
-        for (const Task& task : tasks) places.emplace_back(task.problem, task.shape, places.empty() ? 0 : places.back().end);
+    Backward(const std::vector<Problem>& problems, const std::vector<Gradients>& g)
+        : Pass(problems), gradients(g), partial(parts) {
+        for (const Task& task : tasks)
+            places.emplace_back(task.problem, task.shape, places.empty() ? 0 : places.back().end);
     }
 
     void run(int part, Workspace& w) {
@@ -172,7 +180,8 @@ struct Backward : Pass {
         float* const saved = task.saved_at(target, chunk);
         task.saved_rows(s.num_out, chunk).read(s, saved, 1.0f, w.o.get());
         task.saved_rows(s.num_heads, chunk).read(s, saved + s.num_out * s.size, 1.0f, w.inverse.get());
-        for (int f = 0; f < count; ++f) choose_by_signs(s, task.signs_of(saved, f), w.g.get() + f * s.padded, w.h.get() + f * s.padded);
+        for (int f = 0; f < count; ++f)
+            choose_by_signs(s, task.signs_of(saved, f), w.g.get() + f * s.padded, w.h.get() + f * s.padded);
         out_map_back(task, target, w, sums + place.out_weight, sums + place.out_bias);
         task.project(target, w);
         prefetch(i, target, chunk);
@@ -180,23 +189,24 @@ struct Backward : Pass {
             for (int head = 0; head < s.num_heads; ++head) {
                 const std::ptrdiff_t here = head * s.channels * s.ld + f * s.padded, kind = s.num_out * s.ld;
                 float* const dq = w.grads.get() + here;
-                attend_head_back(w.head_of(s, head, f, task.factor), w.head, task.natural, w.g.get() + here, w.o.get() + here,
-                                 w.inverse.get() + head * s.ld + f * s.padded, dq, dq + kind, dq + 2 * kind);
+                attend_head_back(w.head_of(s, head, f, task.factor), w.head, task.natural, w.g.get() + here,
+                                 w.o.get() + here, w.inverse.get() + head * s.ld + f * s.padded, dq, dq + kind,
+                                 dq + 2 * kind);
             }
         const std::ptrdiff_t first_row = static_cast<std::ptrdiff_t>(target) * s.rows;
         add_row_sums(s, s.rows, w.grads.get(), sums + place.bias + first_row * kLanes);
         multiply<Order::rows, Start::accumulate>(s.rows, s.in_padded, s.columns, w.grads.get(), s.ld, w.x_turned.get(),
                                                  s.in_padded, sums + place.weight + first_row * s.in_padded, s.in_padded);
         if (gradients[i].x != nullptr)
-            multiply<Order::columns, Start::accumulate>(s.num_in, s.columns, s.rows, task.maps.weight.get() + first_row * s.num_in,
-                                                        s.num_in, w.grads.get(), s.ld, w.dx.get(), s.ld);
+            multiply<Order::columns, Start::accumulate>(s.num_in, s.columns, s.rows,
+                                                        task.maps.weight.get() + first_row * s.num_in, s.num_in,
+                                                        w.grads.get(), s.ld, w.dx.get(), s.ld);
     }
 
     // The gradients of the next target, and with the last one what the next problem reads.
     void prefetch(std::size_t i, int target, int chunk) const {
         const Task& task = tasks[i];
-        if (target + 1 < task.problem.num_targets)
-            return prefetch_target(task, target + 1, chunk);
+        if (target + 1 < task.problem.num_targets) return prefetch_target(task, target + 1, chunk);
         if (gradients[i].x != nullptr && task.problem.is_last)
             task.rows(task.shape.num_in, chunk).template prefetch<true>(task.shape, gradients[i].x + task.at(chunk));
         prefetch_next(i, chunk);
