@@ -30,6 +30,9 @@ class ScaleGMNConfig:
     symmetrised: signs are removed by rho(x) + rho(-x), else by |x|; ends: inputs and outputs are "gated" as hidden
     units are, or have a small network, "shared" or "separate" ones; output_scale: start of the factor of every layer's
     change, for editors.
+
+    normalise is "per_layer_scale", which keeps signs and scales; the published networks take weights as they are, and
+    learn nothing for long where those of hidden layers are small, as a SIREN's are.
     """
 
     paper: ClassVar[str] = 'Kalogeropoulos et al., "Scale equivariant graph metanetworks", NeurIPS 2024'

@@ -10,7 +10,7 @@ from neuralfields import SIREN, FieldBatch, FieldSpec, ReLUField
 from neuralfields.encodings import Positional
 from neuralfields.testing import assert_equivariant, assert_invariant, random_fields
 from wsnets import models
-from wsnets.features import weight_features
+from wsnets.features import Normaliser, weight_features
 from wsnets.models import scale_gmn
 from wsnets.models.scale_gmn import BidirectionalConfig, ScaleGMN, ScaleGMNConfig
 from wsnets.models.scale_gmn_layers import Live, Product
@@ -71,6 +71,23 @@ def test_a_model_of_permutations_has_no_more(name: str, more: str, kind: type, g
     assert_invariant(read, spec, config.symmetry(spec), generator)
     with pytest.raises(AssertionError, match="not invariant"):
         assert_invariant(read, spec, (more,), generator)
+
+
+@pytest.mark.parametrize("name", ["sine", "relu"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_how_weights_are_normalised_keeps_the_group(name: str, kind: type, generator: Generator):
+    spec, config = SPECS[name], kind(width=6, num_layers=3)
+    normaliser = Normaliser.fit(config.normalise, [random_fields(spec, 9, generator)])
+    model = _reader(config, spec, generator)
+
+    def read(fields: FieldBatch, normaliser: Normaliser = normaliser) -> Tensor:
+        return model(normaliser(weight_features(fields)))
+
+    assert_invariant(read, spec, config.symmetry(spec), generator)
+    centred = Normaliser.fit("per_layer", [random_fields(spec, 9, generator)])
+    if name == "sine":
+        with pytest.raises(AssertionError):
+            assert_invariant(lambda fields: read(fields, centred), spec, config.symmetry(spec), generator)
 
 
 def test_phases_of_sines_are_not_in_the_group(generator: Generator):
