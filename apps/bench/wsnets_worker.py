@@ -92,7 +92,7 @@ def ours(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], floa
     options = {"lr": 1e-3, "weight_decay": 5e-4, "amsgrad": name in _AMSGRAD}
     optimizer = AdamW(model.parameters(), **options, fused=True)
     learned = list(model.parameters())
-    mode = "none" if settings.normalise == "none" else "per_layer"
+    mode = "per_layer" if settings.normalise == "per_weight" else settings.normalise
     normaliser, count = Normaliser.fit(mode, [fields]), len(fields)
     at_once = settings.fields_at_once or count
 

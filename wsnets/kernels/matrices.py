@@ -41,6 +41,8 @@ class MapMatrix(Function):
         statistics = (norm.mean, norm.variance) if norm is not None and norm.of_batch else (None, None)
         if sides[0] is not None or statistics[0] is not None:
             _native.settle(array(y), *map(array, sides), *map(array, statistics), torch.get_num_threads(), isa)
+        if sides[0] is not None:
+            torch.autograd.graph.increment_version(z)  # z is no output, so that it cannot be marked dirty
         n, num_rows, num_columns, channels = y.shape
         mapped = y.new_empty(n, num_rows, num_columns, len(weight))
         shapes = ((channels, n, num_rows), (channels, n, num_columns), (channels, n))
@@ -61,16 +63,17 @@ class MapMatrix(Function):
         y, weight, *pools = ctx.saved_tensors
         d_mapped = y.new_zeros(*y.shape[:3], len(weight)) if d_mapped is None else d_mapped.contiguous()
         d_pools = tuple(None if g is None else g.contiguous() for g in d_pools)
-        needed, of_rows = ctx.needs_input_grad, ctx.needs_input_grad[1]
-        dy = torch.empty_like(y) if needed[0] or of_rows or needed[4] else None
+        needed = ctx.needs_input_grad  # z, rows, columns, weight, gamma, beta
+        of_sides = needed[1] or needed[2]
+        dy = torch.empty_like(y) if needed[0] or of_sides or needed[4] or needed[5] else None
         d_weight, d_shift, d_scaled = torch.empty_like(weight), y.new_empty(y.shape[3]), y.new_empty(y.shape[3])
         given = (array(y), array(weight), ctx.pool, *map(array, ctx.activation), array(d_mapped))
         others = (*pools, *d_pools, dy, d_weight, d_shift, d_scaled)
         threads = torch.get_num_threads()
         _native.map_matrices_back(*given, *map(array, others), threads, ctx.isa)
         affine, d_gamma = _slope(ctx, y, d_shift, d_scaled)
-        sides = [torch.empty_like(p) if of_rows else None for p in pools[:2]]
-        if dy is not None and (of_rows or affine[0] is not None):
+        sides = [torch.empty_like(p) if of_sides else None for p in pools[:2]]
+        if dy is not None and (of_sides or affine[0] is not None):
             moved = None if affine[0] is None else y
             _native.settle_back(array(dy), array(moved), *map(array, affine), *map(array, sides), threads, ctx.isa)
         return dy, *sides, d_weight, d_gamma, None if d_gamma is None else d_shift, None, None, None, None

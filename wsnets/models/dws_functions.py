@@ -284,7 +284,7 @@ class MatrixMap(Function):
         y, weight, rows, columns = ctx.saved_tensors
         activation: Activation | None = None if ctx.activation is None else ctx.activation.again()
         d_weight, dz, d_rows, d_columns = torch.zeros_like(weight), *(g.contiguous() for g in (dz, d_rows, d_columns))
-        dy = torch.empty_like(y) if ctx.needs_input_grad[0] else None
+        dy = torch.empty_like(y) if any(ctx.needs_input_grad[i] for i in (0, 4, 5)) else None  # y, gamma, beta
         for part in pieces(len(y), y[0].numel(), y):
             x = y[part] if activation is None else activation(y, part)
             gradient = dz[part].flatten(0, 2)

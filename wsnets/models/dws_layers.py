@@ -167,8 +167,9 @@ class DWSLayer(nn.Module):
 
     f_st by what s and t share: the same matrix, Kronecker; one free axis, a set layer along it, of x_s pooled over its
     other one, repeated along the other one of t; none, an MLP of x_s pooled over all. Shapes: sets (F C, N, T) and
-    matrices (N, O, I, C), before their activations. Symmetry: permutation. Navon et al., "Equivariant architectures for
-    learning in deep weight spaces", ICML 2023.
+    matrices (N, O, I, C), before their activations; new matrices are Unspread, and an Unspread one that is given is
+    lost. Symmetry: permutation. Navon et al., "Equivariant architectures for learning in deep weight spaces", ICML
+    2023.
     """
 
     def __init__(self, places: Sequence[Site], num_in: int, num_out: int, style: Style, generator: Generator) -> None:

@@ -100,7 +100,7 @@ class SiteActivation(nn.Module):
         if self.norm == "none":
             return None
         running = (self.running_mean, self.running_var)
-        mean, variance = (torch.empty_like(r) if self.training else r for r in running)
+        mean, variance = (torch.empty_like(r) if self.training else r.clone() for r in running)
         return BatchNorm(mean, variance, self.training, _EPSILON)
 
     def follow(self, norm: BatchNorm | None, y: Tensor) -> None:
@@ -131,7 +131,7 @@ class Unspread(NamedTuple):
     def spread(self) -> Tensor:
         """All in one, (N, O, I, C); the entries are lost."""
         if takes(self.entries):
-            return matrices.SpreadMatrix.apply(*self)
+            return matrices.SpreadMatrix.apply(self.entries.contiguous(), self.rows, self.columns)
         return Spread.apply(self.entries, self.rows.permute(1, 2, 0), self.columns.permute(1, 2, 0))
 
 

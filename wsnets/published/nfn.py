@@ -3,15 +3,15 @@
 The public classes are InvariantNFN with an MlpHead that pools by HNPPool (reader) and TransferNet (editor), both with
 GaussianFourierFeatureTransform, modes NP (with IOSinusoidalEncoding, enc_layers off, or without) and HNP; no layer
 normalisation and no statistics. Their layers have one linear map for each kind of sum, ours one for each stage j of
-neurons and one for all means, see EquivariantLinear; k is a layer of a field, ours in brackets the block of rows.
-Channels are first within columns of one tensor in theirs ("(c n)") and last in ours. The names:
+neurons and one of all means for each tensor, see EquivariantLinear; k is a layer of a field, ours in brackets the block
+of rows. Channels are first within columns of one tensor in theirs ("(c n)") and last in ours. The names:
 
 0._B                                                    trunk.encoding.frequencies, times 2 pi
 the m-th public layer                                   trunk.layers.m; in an editor the last one: last
   layer_k                                                 block.k
   layer_k_c, bias_k, layer_k_r                            node.(k + 1) [into, own], node.k [out]
   w0_rpt, wfin_cpt in HNP                                 the likes of layer_k_c and layer_k_r at the ends
-  layer_k_rc, bias_k_rc                                   mean [weights k, biases k]
+  layer_k_rc, bias_k_rc                                   mean.(2 k), mean.(2 k + 1)
   w0_rbdcst, wfin_cbdcst, bias_fin_rc in HNP              the likes at the ends
   every bias of what adds to one tensor, summed           bias
   columns of encoded positions in the first layer         trunk.positions.layer

@@ -11,6 +11,7 @@ from wsnets.kernels import native
 from wsnets.kernels.activation import ActivateSet, BatchNorm
 from wsnets.models import dws_functions
 from wsnets.models.dws_functions import Activate, Statistics
+from wsnets.models.dws_sites import Site, SiteActivation
 
 ISAS = native.isas()
 if not ISAS:
@@ -96,6 +97,25 @@ def test_a_set_alone_is_the_set_in_a_batch_and_threads_change_nothing(generator:
         x, pooled = ActivateSet.apply(y[:, n : n + 1], gamma, torch.zeros(3), norm, "mean")
         assert torch.equal(x[:, 0], results[0][0][:, n])
         assert torch.equal(pooled[:, 0], results[0][1][:, n])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("place", [0, 3, 18, 32])
+def test_what_is_not_finite_is_pooled(place: int, isa: str):
+    y = torch.zeros(2, 3, 33)
+    y[0, 1, place] = torch.nan
+    for pool in ("max", "mean", "sum"):
+        pooled = ActivateSet.apply(y, None, None, None, pool, isa)[1]
+        assert pooled.isnan().tolist() == [[False, True, False], [False] * 3]
+
+
+def test_gradients_are_of_the_statistics_of_the_forward_pass(generator: Generator):
+    model = SiteActivation(Site((1,), (0,), 1), 3, "batch", 0.0).eval()
+    y = torch.randn(3, 4, 5, generator=generator, requires_grad=True)
+    first = torch.autograd.grad(model(y, "max", None)[0].sum(), y)[0]
+    x, _ = model(y, "max", None)
+    model.running_var.mul_(4.0)
+    assert torch.equal(torch.autograd.grad(x.sum(), y)[0], first)
 
 
 def test_what_does_not_fit_is_refused():

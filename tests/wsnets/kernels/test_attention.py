@@ -190,9 +190,9 @@ def test_what_does_not_fit_is_refused(generator: Generator):
     x, *maps = (t.float() for t in _inputs((3, 2, 4, 1, 2, 5), generator))
     start, level = torch.zeros(8, 2, 5), torch.zeros(8, 2)
 
-    def attend(x=x, source=0, targets=(0,), heads=2, maps=tuple(maps), starts=(start,), isa="", blocks=1):
+    def attend(x=x, source=0, targets=(0,), heads=2, maps=tuple(maps), starts=(start,), isa="", xs=1):
         block = Block(source, targets, heads, maps)
-        return attend_sets([block] * blocks, [x], [s.clone() for s in starts], [level] * len(starts), 1.0, isa)
+        return attend_sets([block], [x] * xs, [s.clone() for s in starts], [level] * len(starts), 1.0, isa)
 
     for wrong, message in [
         ({"x": x[:2].contiguous()}, "weight, bias: expected"),
@@ -202,6 +202,7 @@ def test_what_does_not_fit_is_refused(generator: Generator):
         ({"targets": (0, 0)}, "targets: expected J of them"),
         ({"targets": (1,)}, "targets: expected indices of sums"),
         ({"source": 1}, "sources: expected indices of xs"),
+        ({"xs": 2}, "xs: expected each to be a source"),
         ({"isa": "mmx"}, "isa='mmx': this machine or build does not have it"),
     ]:
         with pytest.raises(ValueError, match=message):

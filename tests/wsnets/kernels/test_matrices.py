@@ -115,6 +115,40 @@ def test_a_field_alone_is_the_field_in_a_batch_and_threads_change_nothing(genera
         assert all(torch.equal(a[:, 0], b[:, field]) for a, b in zip(alone[1:], results[0][1:4], strict=True))
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_what_is_not_finite_is_pooled(isa: str):
+    y, weight = torch.zeros(2, 5, 4, 3), torch.ones(2, 3)
+    y[1, 2, 1, 0] = torch.nan
+    for pool in ("max", "mean", "sum"):
+        _, rows, columns, pooled = matrices.MapMatrix.apply(y, None, None, weight, None, None, None, pool, False, isa)
+        assert rows.isnan().nonzero().tolist() == [[0, 1, 2]]
+        assert columns.isnan().nonzero().tolist() == [[0, 1, 1]]
+        assert pooled.isnan().nonzero().tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("needed", ["z", "rows", "columns", "weight", "gamma", "beta"])
+def test_what_alone_is_asked_for_has_its_gradient(needed: str, generator: Generator):
+    shapes = {"z": (2, 3, 4, 5), "rows": (5, 2, 3), "columns": (5, 2, 4), "weight": (6, 5), "gamma": (5,), "beta": (5,)}
+    given = {name: _draw(*shape, generator=generator).float() for name, shape in shapes.items()}
+
+    def gradients(names: list[str]) -> list[Tensor]:
+        inputs = {name: x.clone().requires_grad_(name in names) for name, x in given.items()}
+        norm = BatchNorm(torch.empty(5), torch.empty(5), True, 1e-5)
+        parts = {**inputs, "z": inputs["z"] + 0.0}
+        results = matrices.MapMatrix.apply(*parts.values(), norm, "max", False)
+        return list(torch.autograd.grad([r.square().sum() for r in results], [inputs[name] for name in names]))
+
+    everything = dict(zip(shapes, gradients(list(shapes)), strict=True))
+    assert torch.equal(gradients([needed])[0], everything[needed])
+
+
+def test_what_is_lost_cannot_be_used_again(generator: Generator):
+    z, sides = _draw(1, 2, 2, 3, generator=generator).float().requires_grad_().exp(), torch.ones(3, 1, 2)
+    mapped = matrices.MapMatrix.apply(z, sides, sides, torch.ones(2, 3), None, None, None, "max", False)[0]
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        mapped.sum().backward()
+
+
 def test_what_does_not_fit_is_refused(generator: Generator):
     y, weight = _draw(2, 3, 4, 5, generator=generator).float(), _draw(6, 4, generator=generator).float()
     with pytest.raises(ValueError, match="weight: expected"):

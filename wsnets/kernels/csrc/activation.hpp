@@ -71,7 +71,7 @@ struct ActivationForward : ActivationTask {
         for (int t = 0; t < a.size; t += kLanes) {
             put_some(x + t, a.size - t, larger((some(y + t, a.size - t, 0.0f) - n.mean) * n.scale + n.beta, vec{}));
             if (a.pool == Pool::max) {
-                largest = larger(some(x + t, a.size - t, none), largest);
+                largest = larger_of_pool(some(x + t, a.size - t, none), largest);
             } else {
                 sum_of_all += sum(some(x + t, a.size - t, 0.0f));
             }

@@ -93,6 +93,7 @@ std::vector<nf::Problem> problems_of(const Given& given, int threads) {
         problems.push_back(std::move(p));
     }
     for (const bool reached : seen) expect(reached, "sums: expected each to be a target");
+    for (const bool read : begun) expect(read, "xs: expected each to be a source");
     return problems;
 }
 

@@ -8,6 +8,10 @@ namespace NF_ISA {
 // The larger one, a where it is NaN.
 NF_INLINE vec larger(vec a, vec b) { return b > a ? b : a; }
 
+// The larger one for a pool: NaN where either is.
+NF_INLINE vec larger_of_pool(vec value, vec pool) { return value > pool || value != value ? value : pool; }
+
+// NaN if any lane is.
 template <int step = kLanes / 2>
 NF_INLINE float largest_lane(vec v) {
     vec other;
@@ -18,7 +22,7 @@ NF_INLINE float largest_lane(vec v) {
     for (int i = 0; i < kLanes; ++i) from[i] = i ^ step;
     other = __builtin_shuffle(v, from);
 #endif
-    const vec pairs = larger(v, other);
+    const vec pairs = larger_of_pool(v, other);
     if constexpr (step > 1) return largest_lane<step / 2>(pairs);
     return pairs[0];
 }

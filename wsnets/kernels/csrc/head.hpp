@@ -41,7 +41,7 @@ inline float largest_length(Head head, const float* x) {
             const vec value = load(x + d * head.ld + t);
             length += value * value;
         }
-        largest = larger(length, largest);
+        largest = larger_of_pool(length, largest);
     }
     return largest_lane(largest);
 }

@@ -92,7 +92,7 @@ struct MatrixForward : MatrixTask {
             vec pool_of_field = load(s.rows.get() + c);
             for (int r = 1; r < m.num_rows; ++r) {
                 const vec row = load(s.rows.get() + r * c_padded + c);
-                pool_of_field = m.pool == Pool::max ? larger(row, pool_of_field) : row + pool_of_field;
+                pool_of_field = m.pool == Pool::max ? larger_of_pool(row, pool_of_field) : row + pool_of_field;
             }
             pool_of_field *= share(m.num_rows);
             for (int i = 0; i < kLanes && c + i < m.channels; ++i)
@@ -126,8 +126,8 @@ struct MatrixForward : MatrixTask {
             for (int i = 0; i < num_columns; ++i, x += ld, from += ld, column += ld) {
                 const vec value = activated(load(from)), before = load(column);
                 store(x, value);
-                pool_of_row = largest ? larger(value, pool_of_row) : value + pool_of_row;
-                store(column, largest ? larger(value, before) : value + before);
+                pool_of_row = largest ? larger_of_pool(value, pool_of_row) : value + pool_of_row;
+                store(column, largest ? larger_of_pool(value, before) : value + before);
             }
             store(s.rows.get() + (row + r) * ld + c, pool_of_row * of_row);
         }
