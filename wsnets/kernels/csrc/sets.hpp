@@ -74,7 +74,7 @@ struct Pass {
         tasks.reserve(problems.size());
         for (const Problem& p : problems) largest.cover(tasks.emplace_back(p).shape);
         chunks = static_cast<int>((problems[0].num_fields + largest.fields - 1) / largest.fields);
-        parts = std::min(chunks, kParts);
+        parts = std::min(chunks, std::clamp(chunks / 4, 4, kParts));  // sums of many parts cost memory traffic
     }
     Workspace space() const { return Workspace(largest); }
     int first(int part) const { return static_cast<int>(static_cast<std::int64_t>(chunks) * part / parts); }
