@@ -57,8 +57,8 @@ class SiteActivation(nn.Module):
     def __init__(self, place: Site, width: int, norm: Norm, p_dropout: float) -> None:
         super().__init__()
         self.groups, self.norm, self.p_dropout = place.groups, norm, p_dropout
-        self.is_matrix = len(place.free) == 2
-        self.summed, self.shape = ((0, 1, 2), (width,)) if self.is_matrix else ((0, 2, 3), (width, 1, 1))
+        is_matrix = len(place.free) == 2
+        self.summed, self.shape = ((0, 1, 2), (width,)) if is_matrix else ((0, 2, 3), (width, 1, 1))
         if norm == "batch":
             self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
             self.register_buffer("running_mean", torch.zeros(width))

@@ -11,6 +11,8 @@ from apps.bench.wsnets import BenchWsnets, WsnetsRow
 from apps.bench.wsnets_worker import PUBLIC, counted, ours, problem
 from apps.options import OutputOptions
 from apps.training import MODELS
+from wsnets import models
+from wsnets.features import Normaliser
 
 QUIET = OutputOptions(quiet=True)
 
@@ -68,6 +70,14 @@ def test_a_step_learns_and_its_operations_are_counted() -> None:
     sizes = [(1185, 512), (512, 256), (256, 10)]
     forward = sum(2 * a * b for a, b in sizes)
     assert counted(once) == 8 * (3 * forward - 2 * sizes[0][0] * sizes[0][1])
+
+
+@pytest.mark.parametrize("name", ["scale_gmn", "dws", "orbit"])
+def test_weights_are_normalised_as_the_model_wants(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, fit = [], Normaliser.fit
+    monkeypatch.setattr(Normaliser, "fit", lambda mode, batches: asked.append(mode) or fit(mode, batches))
+    ours(name, *problem(2))
+    assert asked == [models.kind(name).normalise]
 
 
 def test_every_public_side_is_a_model_and_unknown_ones_are_refused() -> None:
