@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from wsnets.heads import dropout
+from wsnets.kernels import blocks as blocks_by_kernel
+from wsnets.kernels.native import takes
 
 # Bytes of a block that elementwise passes work on at a time, so that they find in cache what the product left there.
 _PIECE_BYTES = 2**22
@@ -183,7 +185,8 @@ class EquivariantLinear(nn.Module):
         for k in layout.blocks:
             rows, columns = terms.into[k + 1], terms.out[k]
             weight = self.block[str(k)]
-            z, into[k + 1], out[k] = _Block.apply(x.blocks[k], weight, rows, columns, gains[k], scale, keep)
+            kind = blocks_by_kernel.MapBlock if takes(x.blocks[k]) else MapBlock
+            z, into[k + 1], out[k] = kind.apply(x.blocks[k], weight, rows, columns, gains[k], scale, keep)
             if keep:
                 blocks[k] = z
         if layout.ends:
@@ -257,7 +260,7 @@ def _repeated(x: Tensor, gain: Tensor | None) -> Tensor:
     return x if gain is None else (x.unflatten(2, (-1, gain.shape[2])) * gain.unsqueeze(1)).flatten(2)
 
 
-class _Block(torch.autograd.Function):
+class MapBlock(torch.autograd.Function):
     """z = gain relu(A x + row + column) with its means over I and O, in pieces that stay in cache.
 
     x (N, O, I, C), A (D, C), row (N, O, D), column (N, I, D), gain (N, 1, D): 0 or `scale`, or None ->

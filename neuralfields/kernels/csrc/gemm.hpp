@@ -17,8 +17,9 @@ constexpr int kRows = 14, kCols = 2;  // 28 of 32 registers
 constexpr int kRows = 6, kCols = 2;  // 12 of 16 registers
 #endif
 
-// What C starts with: zero, a number for each column or for each row, or what is there.
-enum class Start { zero, bias, row_bias, accumulate };
+// What C starts with: zero, a number for each column or for each row, or what is there; add: what is there comes last, so
+// that long sums are sums of short ones.
+enum class Start { zero, bias, row_bias, accumulate, add };
 // How A lies in memory: by rows (A[i, k] at i * lda + k) or by columns (at k * lda + i).
 enum class Order { rows, columns };
 
@@ -56,7 +57,7 @@ __attribute__((noinline)) void tile(const float* a, std::ptrdiff_t lda, const fl
     for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
         for (int j = 0; j < C; ++j) {
-            if constexpr (start == Start::zero) acc[i][j] = vec{};
+            if constexpr (start == Start::zero || start == Start::add) acc[i][j] = vec{};
             if constexpr (start == Start::bias) acc[i][j] = load(bias + j * kLanes);
             if constexpr (start == Start::row_bias) acc[i][j] = splat(bias[i]);
             if constexpr (start == Start::accumulate) acc[i][j] = load(c + i * ldc + j * kLanes);
@@ -82,6 +83,7 @@ __attribute__((noinline)) void tile(const float* a, std::ptrdiff_t lda, const fl
         for (int j = 0; j < C; ++j) {
             vec value = acc[i][j];
             if constexpr (times) value *= load(c + i * ldc + j * kLanes);
+            if constexpr (start == Start::add) value += load(c + i * ldc + j * kLanes);
             store(c + i * ldc + j * kLanes, value);
         }
 }

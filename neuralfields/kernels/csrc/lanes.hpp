@@ -25,6 +25,7 @@ typedef std::int32_t ivec __attribute__((vector_size(NF_LANES * 4), aligned(NF_L
 typedef std::uint32_t uvec __attribute__((vector_size(NF_LANES * 4), aligned(NF_LANES * 4), may_alias));
 
 #define NF_INLINE __attribute__((always_inline)) inline
+#define NF_RESTRICT __restrict__
 
 NF_INLINE vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
 NF_INLINE vec load_unaligned(const float* p) { return *reinterpret_cast<const vec_unaligned*>(p); }

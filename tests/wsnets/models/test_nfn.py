@@ -16,7 +16,7 @@ from wsnets.features import weight_features
 from wsnets.models import nfn_layers
 from wsnets.models.gaussian_features import GaussianFeatures
 from wsnets.models.nfn import HNPConfig, NFNReader, NPConfig, Positions, readout, sinusoids
-from wsnets.models.nfn_layers import EquivariantLinear, Layout, _Block, means, signals_of
+from wsnets.models.nfn_layers import EquivariantLinear, Layout, MapBlock, means, signals_of
 from wsnets.network import to_fields
 
 DIMS = ((2, 5, 3, 4, 2), (3, 4, 2, 1), (2, 4, 3))
@@ -134,7 +134,7 @@ def test_gradients_of_a_block(piece: int, keep: bool, generator: Generator, monk
     gain = torch.tensor([[[0.0, 2.0]], [[2.0, 2.0]], [[2.0, 0.0]]], dtype=torch.float64)
 
     def run(x: Tensor, weight: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        parts = _Block.apply(x, weight, row, column, gain, 2.0, keep)
+        parts = MapBlock.apply(x, weight, row, column, gain, 2.0, keep)
         return torch.cat([part.flatten() for part in parts if part is not None])
 
     shapes = ((3, 3, 2, 3), (2, 3), (3, 3, 2), (3, 2, 2))

@@ -29,6 +29,8 @@ struct Isa {
     void (*map_back)(const nf::Matrices&, const nf::MatrixGradients&);
     void (*settle)(const nf::Entries&, int);
     void (*settle_back)(const nf::Entries&, int);
+    void (*map_blocks)(const nf::Blocks&, int);
+    void (*map_blocks_back)(const nf::Blocks&, const nf::BlockGradients&, int);
     void (*aggregate)(const nf::Messages&);
     void (*aggregate_back)(const nf::Messages&, const nf::MessageGradients&);
     void (*relate)(const nf::Relations&);
@@ -45,6 +47,8 @@ struct Isa {
      nf::isa::map_matrices_back,  \
      nf::isa::settle,             \
      nf::isa::settle_back,        \
+     nf::isa::map_blocks,         \
+     nf::isa::map_blocks_back,    \
      nf::isa::aggregate,          \
      nf::isa::aggregate_back,     \
      nf::isa::relate,             \

@@ -12,8 +12,6 @@ namespace nf {
 namespace NF_ISA {
 namespace {
 
-#define NF_RESTRICT __restrict__
-
 inline void repeat(const float* channels, int count, int times, float* to) {
     for (int i = 0; i < times; ++i) std::copy(channels, channels + count, to + static_cast<std::ptrdiff_t>(i) * count);
 }

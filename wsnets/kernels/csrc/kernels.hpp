@@ -12,6 +12,8 @@
     void map_matrices_back(const Matrices&, const MatrixGradients&); \
     void settle(const Entries&, int threads);                     \
     void settle_back(const Entries&, int threads);                \
+    void map_blocks(const Blocks&, int threads);                  \
+    void map_blocks_back(const Blocks&, const BlockGradients&, int threads); \
     void aggregate(const Messages&);                              \
     void aggregate_back(const Messages&, const MessageGradients&); \
     void relate(const Relations&);                                \

@@ -1,4 +1,5 @@
 // Python bindings: arrays are checked here, once, and passed on without a copy; the GIL is released meanwhile.
+#include "bind_blocks.hpp"
 #include "bind_graphs.hpp"
 #include "bind_matrices.hpp"
 #include "bind_sets.hpp"
@@ -32,6 +33,10 @@ NB_MODULE(_native, m) {
           "Add rows and columns to y; write its mean and variance.");
     m.def("settle_back", &settle_back, same, same_or_none, same_or_none, same_or_none, same_or_none, same_or_none,
           same_or_none, any, any, "y <- y scale + x slope + level; write its sums over columns and over rows.");
+    m.def("map_blocks", &map_blocks, same, same, same, same, same_or_none, same_or_none, same_or_none, same, same, any, any,
+          "Map, activate and average blocks of weights.");
+    m.def("map_blocks_back", &map_blocks_back, same, same, same, any, same_or_none, same, same, same_or_none, same, same,
+          same, any, any, "Write the gradients.");
     m.def("aggregate", &aggregate, same, same, same, any, any, any, any, any, "Write or go on with what targets gather.");
     m.def("aggregate_back", &aggregate_back, same, same, same, any, any, same, same, same, any, any,
           "Write the gradients.");

@@ -87,6 +87,23 @@ struct Entries {
     const float *x, *scale, *slope, *level;
 };
 
+// Blocks of weights x (N, O, I, C): z = gain relu(W x + row + column), and means of z over I and over O.
+struct Blocks {
+    std::int64_t num_fields;
+    int num_rows, num_columns, channels, num_out;  // O, I, C, D
+    float scale;                                   // of what dropout keeps
+    const float *x, *weight;                       // weight (D, C)
+    const float *rows, *columns, *gains;           // (N, O, D), (N, I, D), (N, D) or null
+    float* z;                                      // (N, O, I, D) or null
+    std::uint32_t* signs;                          // (N, O, I, words of 32): bits of whether z is positive; or null
+    float *row_means, *column_means;               // (N, O, D), (N, I, D)
+};
+
+struct BlockGradients {
+    const float *z, *row_means, *column_means;  // z null for zero
+    float *x, *weight, *rows, *columns;         // x or null
+};
+
 // Messages over a block of edges (N, T, S, 2 C) between nodes (N, V, 2 C): T from `first_target` on, S from `first_source`.
 struct Messages {
     std::int64_t num_fields;
