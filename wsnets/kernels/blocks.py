@@ -1,4 +1,4 @@
-"""Maps of blocks of weights by the native kernel: what is made of some entries stays in cache until its means are known.
+"""Maps of blocks of weights by the native kernel: entries stay in cache from the product until their means are known.
 
 Legend as in wsnets/models/nfn_layers.py: N fields, O out, I in, C channels, D new channels.
 """
