@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from wsnets.heads import dropout
-from wsnets.kernels import blocks as blocks_by_kernel
+from wsnets.kernels import blocks
 from wsnets.kernels.native import takes
 
 # Bytes of a block that elementwise passes work on at a time, so that they find in cache what the product left there.
@@ -180,22 +180,23 @@ class EquivariantLinear(nn.Module):
         """
         layout, terms = self.layout, self.terms(x).plus(position)
         gains = [self._gain(terms, p_dropout, generator) for _ in range(layout.num_layers)]
-        blocks, into, out = {}, {}, {}
+        kept, into, out = {}, {}, {}
         scale = 1.0 / (1.0 - p_dropout)
         for k in layout.blocks:
             rows, columns = terms.into[k + 1], terms.out[k]
             weight = self.block[str(k)]
-            kind = blocks_by_kernel.MapBlock if takes(x.blocks[k]) else MapBlock
-            z, into[k + 1], out[k] = kind.apply(x.blocks[k], weight, rows, columns, gains[k], scale, keep)
+            given = (x.blocks[k], weight, rows, columns)  # under autocast some are bfloat16
+            kind = blocks.MapBlock if all(map(takes, given)) else MapBlock
+            z, into[k + 1], out[k] = kind.apply(*given, gains[k], scale, keep)
             if keep:
-                blocks[k] = z
+                kept[k] = z
         if layout.ends:
             final = layout.num_layers - 1
             into[1] = _repeated(terms.into[1].relu(), gains[0])
             out[final] = _repeated(terms.out[final].relu(), gains[-1])
         own = {j: dropout(value.relu(), p_dropout, generator) for j, value in terms.own.items()}
         last = None if terms.last is None else dropout(terms.last.relu(), p_dropout, generator)
-        return Signals(blocks, _gather(into, own, out, layout), last)
+        return Signals(kept, _gather(into, own, out, layout), last)
 
     def linear(self, x: Signals, position: Terms | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """The layer itself: weights (N, O, I, D) and biases (N, O, D) of every layer."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _FLOOR = 4 * torch.finfo(torch.float32).eps  # where torch has almost no error
 
@@ -28,3 +28,13 @@ def assert_all_as_exact(draws: Iterable[tuple[list[Tensor], list[Tensor], list[T
 def _errors(found: list[Tensor], exact: list[Tensor]) -> Tensor:
     assert [x.shape for x in found] == [x.shape for x in exact]
     return torch.stack([error(x, right) for x, right in zip(found, exact, strict=True)])
+
+
+def assert_same_gradients(native: nn.Module, exact: nn.Module) -> None:
+    """Gradients of all parameters in float32 and in float64, by a thousandth of each."""
+    for (name, ours), theirs in zip(native.named_parameters(), exact.parameters(), strict=True):
+        assert ours.grad is not None, name
+        assert theirs.grad is not None, name
+        # A bias before a normalisation has no gradient: what is left there is rounding.
+        off = (ours.grad.double() - theirs.grad).norm() / theirs.grad.norm().clamp_min(1e-3)
+        assert off < 1e-3, (name, off)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from neuralfields import SIREN, FieldBatch, FieldSpec
 from neuralfields.testing import assert_gradients, assert_invariant, random_fields
+from tests.wsnets.kernels.exactness import assert_same_gradients
 from wsnets import models
 from wsnets.features import WeightFeatures, weight_features
 from wsnets.models import dws_functions
@@ -291,15 +292,6 @@ def test_the_size_in_the_docstring_is_right_and_the_head_starts_as_published(gen
     assert 0.95 * bound < float(weight.abs().max()) <= bound
 
 
-def _same_gradients(native: nn.Module, exact: nn.Module) -> None:
-    for (name, ours), theirs in zip(native.named_parameters(), exact.parameters(), strict=True):
-        assert ours.grad is not None, name
-        assert theirs.grad is not None, name
-        # A bias before a normalisation has no gradient: what is left there is rounding.
-        off = (ours.grad.double() - theirs.grad).norm() / theirs.grad.norm().clamp_min(1e-3)
-        assert off < 1e-3, (name, off)
-
-
 @pytest.mark.native
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
@@ -319,7 +311,7 @@ def test_a_reader_by_the_native_kernels_is_the_exact_one(options: dict, training
     towards = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
     (expected * towards).sum().backward()
     (found.double() * towards).sum().backward()
-    _same_gradients(native, exact)
+    assert_same_gradients(native, exact)
 
 
 @pytest.mark.native
@@ -334,7 +326,7 @@ def test_an_editor_by_the_native_kernels_is_the_exact_one(generator: Generator):
     towards = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in expected]
     for answers in (found, expected):
         torch.stack([(x.double() * w).sum() for x, w in zip(answers, towards, strict=True)]).sum().backward()
-    _same_gradients(native, exact)
+    assert_same_gradients(native, exact)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -1,5 +1,6 @@
 """NFN, both forms: layers against sums over single neurons, what is written out or left out, and their groups."""
 
+import copy
 import math
 import re
 from itertools import product
@@ -11,6 +12,7 @@ from torch import Generator, Tensor
 
 from neuralfields import SIREN, FieldBatch, FieldSpec
 from neuralfields.testing import assert_equivariant, assert_gradients, assert_invariant, random_fields
+from tests.wsnets.kernels.exactness import assert_same_gradients
 from wsnets import models
 from wsnets.features import weight_features
 from wsnets.models import nfn_layers
@@ -286,3 +288,29 @@ def test_settings_round_trip_and_refusals(kind: type):
 def test_bands_below_zero_are_refused():
     with pytest.raises(ValueError, match="bands=-1: expected a whole number from 0"):
         NPConfig(bands=-1)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("kind", [NPConfig, HNPConfig])
+def test_a_reader_by_the_native_kernel_is_the_exact_one(kind: type, generator: Generator):
+    exact = kind(**SIZE).build(SPEC, 3, generator).double().eval()
+    native = copy.deepcopy(exact).float()
+    exact.load_state_dict({k: v.double() for k, v in native.state_dict().items()})
+    features = weight_features(random_fields(SPEC, 5, generator)).map(Tensor.float)
+    found, expected = native(features), exact(features.map(Tensor.double))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
+    towards = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    (expected * towards).sum().backward()
+    (found.double() * towards).sum().backward()
+    assert_same_gradients(native, exact)
+
+
+def test_half_precision_trains_by_torch(generator: Generator, monkeypatch: pytest.MonkeyPatch):
+    reader = NPConfig(**SIZE).build(SPEC, 3, generator).eval()  # without dropout, but with gradients
+    features = weight_features(random_fields(SPEC, 4, generator)).map(Tensor.float)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = reader(features)
+        monkeypatch.setattr(nfn_layers, "takes", lambda x: False)
+        assert torch.equal(found, reader(features))
+    found.sum().backward()
+    assert all(p.grad is not None for p in reader.parameters())

@@ -62,7 +62,7 @@ void map_blocks_back(ReadFloats x, ReadFloats weight, Floats signs, float scale,
            "dz: expected (N, O, I, D), or None");
     expect((!dx.has_value() || dx->size() == x.size()) && d_weight.size() == weight.size(),
            "gradients: expected the sizes of what they belong to");
-    const nf::BlockGradients g{data(dz),         d_row_means.data(), d_column_means.data(), data(dx),
+    const nf::BlockGradients g{data(dz),        d_row_means.data(), d_column_means.data(), data(dx),
                                d_weight.data(), d_rows.data(),      d_columns.data()};
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;

@@ -59,7 +59,8 @@ struct BlockTask {
     void write_side(const float* sums, int count, float factor, float* to) const {
         for (int i = 0; i < count; ++i)
             for (int c = 0; c < b.num_out; ++c)
-                to[static_cast<std::ptrdiff_t>(i) * b.num_out + c] = sums[static_cast<std::ptrdiff_t>(i) * out_stride + c] * factor;
+                to[static_cast<std::ptrdiff_t>(i) * b.num_out + c] =
+                    sums[static_cast<std::ptrdiff_t>(i) * out_stride + c] * factor;
     }
 };
 
@@ -67,8 +68,9 @@ struct BlockForward : BlockTask {
     const Buffer map;
 
     explicit BlockForward(const Blocks& given)
-        : BlockTask(given, 4 * kParts),
-          map(panels_of(b.channels, b.num_out, [this](int k, int j) { return b.weight[static_cast<std::ptrdiff_t>(j) * b.channels + k]; })) {}
+        : BlockTask(given, 4 * kParts), map(panels_of(b.channels, b.num_out, [this](int k, int j) {
+              return b.weight[static_cast<std::ptrdiff_t>(j) * b.channels + k];
+          })) {}
 
     void run(int part, Space& s) const {
         for (std::int64_t field = first(part); field < first(part + 1); ++field) {
@@ -86,9 +88,10 @@ struct BlockForward : BlockTask {
         start(field, row, count, s);
         for (int c = 0; c < b.num_out; c += kPanel)
             column<kCols, Order::rows, Start::accumulate, false>(entries, s.in.get(), in_stride,
-                                                                 map.get() + static_cast<std::ptrdiff_t>(c) * b.channels, kPanel,
-                                                                 s.out.get() + c, out_stride, b.channels, nullptr);
-        for (int r = 0; r < count; ++r) finish(field, row + r, s.out.get() + static_cast<std::ptrdiff_t>(r) * b.num_columns * out_stride, s);
+                                                                 map.get() + static_cast<std::ptrdiff_t>(c) * b.channels,
+                                                                 kPanel, s.out.get() + c, out_stride, b.channels, nullptr);
+        for (int r = 0; r < count; ++r)
+            finish(field, row + r, s.out.get() + static_cast<std::ptrdiff_t>(r) * b.num_columns * out_stride, s);
         if (b.z != nullptr) copy_rows(entries, s.out.get(), out_stride, b.z + at * b.num_out, b.num_out);
     }
 
@@ -137,10 +140,13 @@ struct BlockBackward : BlockTask {
     std::vector<Buffer> partial;  // of the map's gradient, (D, in_stride)
 
     BlockBackward(const Blocks& given, const BlockGradients& gradients)
-        : BlockTask(given, std::clamp<std::int64_t>(given.num_fields * given.num_rows * given.num_columns / kEntriesOfPart, 1, kPartsBack)),
-          g(gradients),
-          map(panels_of(b.num_out, g.x == nullptr ? 0 : b.channels, [this](int k, int j) { return b.weight[static_cast<std::ptrdiff_t>(k) * b.channels + j]; })) {
-        for (int part = 0; part < parts; ++part) partial.push_back(make_buffer(static_cast<std::ptrdiff_t>(b.num_out) * in_stride));
+        : BlockTask(given, std::clamp<std::int64_t>(given.num_fields * given.num_rows * given.num_columns / kEntriesOfPart,
+                                                    1, kPartsBack)),
+          g(gradients), map(panels_of(b.num_out, g.x == nullptr ? 0 : b.channels, [this](int k, int j) {
+              return b.weight[static_cast<std::ptrdiff_t>(k) * b.channels + j];
+          })) {
+        for (int part = 0; part < parts; ++part)
+            partial.push_back(make_buffer(static_cast<std::ptrdiff_t>(b.num_out) * in_stride));
     }
 
     void run(int part, Space& s) const {
@@ -155,11 +161,12 @@ struct BlockBackward : BlockTask {
     void run(std::int64_t field, int row, int count, Space& s, float* d_map) const {
         const int entries = count * b.num_columns;
         const std::int64_t at = entry(field, row);
-        for (int r = 0; r < count; ++r) start(field, row + r, s.out.get() + static_cast<std::ptrdiff_t>(r) * b.num_columns * out_stride, s);
+        for (int r = 0; r < count; ++r)
+            start(field, row + r, s.out.get() + static_cast<std::ptrdiff_t>(r) * b.num_columns * out_stride, s);
         copy_rows(entries, b.x + at * b.channels, b.channels, s.in.get(), in_stride);
         for (int c = 0; c < b.channels; c += kPanel)
             column<kCols, Order::columns, Start::add, false>(b.num_out, s.out.get(), out_stride, s.in.get() + c, in_stride,
-                                                                    d_map + c, in_stride, entries, nullptr);
+                                                             d_map + c, in_stride, entries, nullptr);
         if (g.x == nullptr) return;
         for (int c = 0; c < b.channels; c += kPanel)
             column<kCols, Order::rows, Start::zero, false>(entries, s.out.get(), out_stride,
@@ -171,7 +178,8 @@ struct BlockBackward : BlockTask {
     // Gradients of one row's entries before ReLU, and their sums.
     void start(std::int64_t field, int row, float* entries, Space& s) const {
         const int num_out = b.num_out, ld = out_stride, num_words = words();
-        const float of_row = b.scale / static_cast<float>(b.num_columns), of_column = b.scale / static_cast<float>(b.num_rows);
+        const float of_row = b.scale / static_cast<float>(b.num_columns),
+                    of_column = b.scale / static_cast<float>(b.num_rows);
         const float* const d_row = g.row_means + (field * b.num_rows + row) * num_out;
         const float* d_column = g.column_means + field * b.num_columns * num_out;
         const float* dz = g.z == nullptr ? nullptr : g.z + entry(field, row) * num_out;
@@ -184,7 +192,8 @@ struct BlockBackward : BlockTask {
                 for (int c = 0; c < num_out; ++c) entries[c] += dz[c] * b.scale;
                 dz += num_out;
             }
-            for (int c = 0; c < num_out; c += kLanes) store(entries + c, chosen(signs[c / 32] >> (c % 32), load(entries + c)));
+            for (int c = 0; c < num_out; c += kLanes)
+                store(entries + c, chosen(signs[c / 32] >> (c % 32), load(entries + c)));
             for (int c = 0; c < num_out; ++c) sums[c] += entries[c];
             for (int c = 0; c < num_out; ++c) column[c] += entries[c];
         }
