@@ -1,5 +1,6 @@
 """Several processes that train one model: started by torchrun, joined by torch.distributed, or just this one."""
 
+import atexit
 import os
 from dataclasses import dataclass
 from typing import TypeVar
@@ -61,12 +62,13 @@ class Processes:
 
 
 def join() -> Processes:
-    """Join the processes that torchrun has started (RANK and WORLD_SIZE say so); one alone otherwise."""
+    """Join the processes that torchrun has started, by RANK and WORLD_SIZE, until this one ends; one alone otherwise."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Processes()
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(leave)  # while Python runs: threads of the group release its tensors
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     return Processes(dist.get_rank(), world)
