@@ -62,7 +62,7 @@ class Processes:
 
 
 def join() -> Processes:
-    """Join the processes that torchrun has started, by RANK and WORLD_SIZE, until this one ends; one alone otherwise."""
+    """Join the processes that torchrun started, by RANK and WORLD_SIZE, until this one ends; one alone otherwise."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Processes()
