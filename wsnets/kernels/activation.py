@@ -3,7 +3,9 @@
 Legend as in wsnets/models/dws_functions.py: N fields, T neurons, C channels, F groups.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,48 +29,71 @@ class BatchNorm:
         return (self.variance + self.epsilon).rsqrt()
 
 
-class ActivateSet(Function):
-    """x = relu(norm(y)) of a set, and x pooled over T: largest value, mean or sum.
+class SetValues(NamedTuple):
+    """A set before its activation: y (F C, N, T); gamma and beta (C,) with a normalisation, or None for relu(y)."""
 
-    Row r of y belongs to channel r mod C. Equal largest values share the gradient. Shapes: y (F C, N, T); gamma, beta
-    (C,) or None for relu(y); x (F C, N, T), pooled (F C, N). isa: forces an instruction set.
+    y: Tensor
+    gamma: Tensor | None = None
+    beta: Tensor | None = None
+    norm: BatchNorm | None = None
+
+
+def activate_sets(sets: Sequence[SetValues], pool: str, isa: str = "") -> list[tuple[Tensor, Tensor]]:
+    """x = relu(norm(y)) of every set, and x pooled over T: largest value, mean or sum.
+
+    Row r of y belongs to channel r mod C. Equal largest values share the gradient. Shapes: x (F C, N, T), pooled (F C,
+    N). isa: forces an instruction set. Raises ValueError for what does not fit.
     """
+    norms = [s.norm for s in sets]
+    ys, lines = [s.y for s in sets], [line for s in sets for line in (s.gamma, s.beta)]
+    results = _ActivateSets.apply(norms, pool, isa, *ys, *lines)
+    return list(zip(results[: len(sets)], results[len(sets) :], strict=True))
+
+
+class _ActivateSets(Function):
+    """See activate_sets; given are all y, then gamma and beta of each."""
 
     @staticmethod
-    def forward(
-        ctx,
-        y: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        norm: BatchNorm | None,
-        pool: str,
-        isa: str = "",
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx, norms: list[BatchNorm | None], pool: str, isa: str, *given: Tensor | None) -> tuple[Tensor, ...]:
         from wsnets.kernels import _native
 
-        y = y.contiguous()
-        channels = len(y) if gamma is None else len(gamma)
-        numbers = (gamma, beta, *((None, None) if norm is None else (norm.mean, norm.variance)))
-        how = (channels, pool, norm is not None and norm.of_batch, 0.0 if norm is None else norm.epsilon)
-        x, pooled = torch.empty_like(y), y.new_empty(y.shape[:2])
-        arrays = (*map(array, numbers), array(x), array(pooled))
-        _native.activate(array(y), *how, *arrays, torch.get_num_threads(), isa)
+        count = len(norms)
+        ys, lines = [y.contiguous() for y in given[:count] if y is not None], given[count:]
+        numbers: list[Tensor | None] = []
+        for i, norm in enumerate(norms):
+            numbers += (*lines[2 * i : 2 * i + 2], *((None, None) if norm is None else (norm.mean, norm.variance)))
+        how = (
+            [norm is not None and norm.of_batch for norm in norms],
+            [0.0 if norm is None else norm.epsilon for norm in norms],
+            pool,
+        )
+        xs, pools = [torch.empty_like(y) for y in ys], [y.new_empty(y.shape[:2]) for y in ys]
+        before, after = _arrays(ys), (_arrays(xs), _arrays(pools))
+        _native.activate(before, _arrays(numbers), *how, *after, torch.get_num_threads(), isa)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(y, x, pooled)
+        ctx.save_for_backward(*ys, *xs, *pools)
         ctx.numbers, ctx.how, ctx.isa = numbers, how, isa
-        return x, pooled
+        return *xs, *pools
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dx: Tensor | None, d_pooled: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         from wsnets.kernels import _native
 
-        y, x, pooled = ctx.saved_tensors
-        dx, d_pooled = (None if g is None else g.contiguous() for g in (dx, d_pooled))
-        dy = torch.empty_like(y)
-        d_gamma, d_beta = (None if given is None else torch.empty_like(given) for given in ctx.numbers[:2])
-        given = (array(y), *ctx.how, *map(array, ctx.numbers), array(x), array(pooled))
-        _native.activate_back(
-            *given, *map(array, (dx, d_pooled, dy, d_gamma, d_beta)), torch.get_num_threads(), ctx.isa
-        )
-        return dy, d_gamma, d_beta, None, None, None
+        count = len(ctx.saved_tensors) // 3
+        ys, xs, pools = (ctx.saved_tensors[k * count : (k + 1) * count] for k in range(3))
+        d_results = [None if g is None else g.contiguous() for g in gradients]
+        d_ys = [torch.empty_like(y) for y in ys]
+        d_lines = [
+            None if given is None else torch.empty_like(given)
+            for i in range(count)
+            for given in ctx.numbers[4 * i : 4 * i + 2]
+        ]
+        before = (_arrays(ys), _arrays(ctx.numbers), *ctx.how, _arrays(xs), _arrays(pools))
+        after = (_arrays(d_results[:count]), _arrays(d_results[count:]), _arrays(d_ys), _arrays(d_lines))
+        _native.activate_back(*before, *after, torch.get_num_threads(), ctx.isa)
+        return None, None, None, *d_ys, *d_lines
+
+
+def _arrays(tensors: Sequence[Tensor | None]) -> list:
+    return [array(x) for x in tensors]

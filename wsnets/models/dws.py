@@ -160,8 +160,7 @@ class DWSReader(nn.Module):
         """Return outputs (N, num_outputs); `generator` draws the dropout masks in training mode."""
         with torch.autocast(features.weights[0].device.type, enabled=False):
             values = self.stack(features, generator)
-            ways = zip(self.stack.places, values, self.activations, strict=True)
-            seen = [see(place, y, activation, self.pool, generator) for place, y, activation in ways]
+            seen = see(self.stack.places, values, self.activations, self.pool, generator)
         y = self.head[0](torch.cat([s.pooled for s in seen]).T)
         for layer in self.head[1:]:
             y = layer(y.relu())

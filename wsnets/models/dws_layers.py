@@ -6,6 +6,7 @@ dws_sites.py.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Generator, Tensor, nn
 from wsnets.kernels.attention import Block, attend_sets
 from wsnets.kernels.native import takes
 from wsnets.models.dws_functions import SetAttention, reduce
+from wsnets.models.dws_maps import LinearMap, apply_maps
 from wsnets.models.dws_sites import Pool, Seen, Site, Unspread, see
 
 SetLayer = Literal["sab", "ds"]
@@ -124,12 +126,16 @@ class FromPooled(nn.Module):
         self.bias = initial_bias((len(self.num_ins), num_out, 1), generator)
         self.deeper = Deeper(len(self.num_ins), num_out, depth, generator)
 
-    def forward(self, pooled: list[Tensor]) -> Tensor:
-        """Map pooled sources to (out, N)."""
+    def maps(self, pooled: Sequence[Tensor], factor: float) -> list[LinearMap]:
+        """The first maps of pooled sources, to (out, N): of all in one, or of each where others follow."""
         if len(self.deeper.weights) == 0:
-            return torch.addmm(self.bias.sum(0), self.weight, torch.cat(pooled))
-        firsts = [w @ p for w, p in zip(self.weight.split(self.num_ins, dim=1), pooled, strict=True)]
-        return self.deeper(torch.stack(firsts) + self.bias).sum(0)
+            return [LinearMap(self.weight, self.bias, tuple(pooled), factor)]
+        ways = zip(self.weight.split(self.num_ins, dim=1), self.bias, pooled, strict=True)
+        return [LinearMap(weight, bias, (p,), 1.0) for weight, bias, p in ways]
+
+    def follow(self, firsts: Sequence[Tensor], factor: float) -> Tensor:
+        """The sum (out, N), times a factor, given the first maps."""
+        return firsts[0] if len(self.deeper.weights) == 0 else self.deeper(torch.stack(list(firsts))).sum(0) * factor
 
 
 class Kronecker(nn.Module):
@@ -149,17 +155,23 @@ class Kronecker(nn.Module):
         """First linear map of the entries; `forward` expects what it makes of them."""
         return self.weight[0] if len(self.deeper[0].weights) else self.weight[0] * self.factor
 
-    def forward(self, z: Tensor, rows: Tensor, columns: Tensor, pooled: Tensor) -> tuple[Tensor, ...]:
-        """Map z (N, O, I, C'), rows (C, N, O), columns (C, N, I), pool (C, N): the terms in these layouts."""
-        terms = []
-        weights, biases = self.weight.unbind(0), self.bias.unbind(0)
-        for k, x in enumerate((rows, columns, pooled), 1):
-            first = torch.addmm(biases[k], weights[k], x.flatten(1))
-            terms.append(self.deeper[k](first.unsqueeze(0)).view(-1, *x.shape[1:]) * self.factor)
-        if len(self.deeper[0].weights):
-            entries = z.flatten(0, 2).T.unsqueeze(0) + self.bias[0]
-            return self.deeper[0](entries)[0].T.reshape(z.shape) * self.factor, *terms
-        return z, *terms[:2], terms[2] + self.bias[0] * self.factor
+    def maps(self, rows: Tensor, columns: Tensor, pooled: Tensor) -> list[LinearMap]:
+        """The first maps of rows (C, N, O), columns (C, N, I) and pool (C, N), to the same layouts."""
+        plain = len(self.deeper[0].weights) == 0
+        weights, biases = self.weight.unbind(0), list(self.bias.unbind(0))
+        if plain:  # that of the entries is the same everywhere
+            biases[3] = biases[3] + biases[0]
+        ways = zip(weights[1:], biases[1:], (rows, columns, pooled), strict=True)
+        return [LinearMap(weight, bias, (x,), self.factor if plain else 1.0) for weight, bias, x in ways]
+
+    def follow(self, z: Tensor, firsts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The terms, given the first maps of entries, z (N, O, I, C'), of rows, of columns and of their pool."""
+        if len(self.deeper[0].weights) == 0:
+            return z, *firsts
+        ways = zip(self.deeper[1:], firsts, strict=True)
+        terms = [deeper(y.flatten(1).unsqueeze(0)).view(y.shape) * self.factor for deeper, y in ways]
+        entries = z.flatten(0, 2).T.unsqueeze(0) + self.bias[0]
+        return self.deeper[0](entries)[0].T.reshape(z.shape) * self.factor, *terms
 
 
 class DWSLayer(nn.Module):
@@ -201,12 +213,9 @@ class DWSLayer(nn.Module):
         self, values: list[Tensor | Unspread], activations: nn.ModuleList | None, generator: Generator | None = None
     ) -> list[Tensor | Unspread]:
         """Return the new values; activations: one SiteActivation for each, or None for values as they are."""
-        seen = []
-        for i, (place, x) in enumerate(zip(self.places, values, strict=True)):
-            entries = self.matrices[str(i)].entries() if str(i) in self.matrices else None
-            activation = None if activations is None else activations[i]
-            seen.append(see(place, x, activation, self.pool, generator, entries))
-        starts = [self._start(t, seen) for t in range(len(values))]
+        maps = {int(i): matrix.entries() for i, matrix in self.matrices.items()}
+        seen = see(self.places, values, activations, self.pool, generator, maps)
+        starts = self._starts(seen)
         sums: list[dict[int, Tensor]] = [{} for _ in values]
         for axis in sorted({axis for _, axis, _ in self.along}):
             reached = [t for t, place in enumerate(self.places) if axis in place.free]
@@ -215,16 +224,27 @@ class DWSLayer(nn.Module):
                 sums[t][axis] = total
         return [self._finish(t, starts[t], sums[t]) for t in range(len(values))]
 
-    def _start(self, t: int, seen: list[Seen]) -> "Start":
-        """What a target hears without set layers."""
-        own, factor = seen[t], 1.0 / len(seen)
-        if t in self.sources:
-            level = self.pooled[str(t)]([seen[s].pooled for s in self.sources[t]]) * factor
+    def _starts(self, seen: list[Seen]) -> list["Start"]:
+        """What every target hears without set layers."""
+        factor = 1.0 / len(seen)
+        asked: list[list[LinearMap]] = []
+        for t, own in enumerate(seen):
+            heard = [seen[s].pooled for s in self.sources.get(t, [])]
+            asked.append(self.pooled[str(t)].maps(heard, factor) if heard else [])
+            asked.append(self.matrices[str(t)].maps(*own.along.values(), own.pooled) if str(t) in self.matrices else [])
+        firsts = iter(apply_maps([m for maps in asked for m in maps]))
+        mapped = [list(islice(firsts, len(maps))) for maps in asked]
+        return [self._start(t, seen[t], *mapped[2 * t : 2 * t + 2]) for t in range(len(seen))]
+
+    def _start(self, t: int, own: Seen, levels: list[Tensor], sides: list[Tensor]) -> "Start":
+        """What a target hears without set layers, given the first maps of pooled sources and of its own sides."""
+        if levels:
+            level = self.pooled[str(t)].follow(levels, 1.0 / len(self.places))
         else:
             level = own.pooled.new_zeros(self.groups[t], own.pooled.shape[1])
         if own.mapped is None:
             return Start(level, dict.fromkeys(own.along, (None, level)))
-        z, rows, columns, pooled = self.matrices[str(t)](own.mapped, *own.along.values(), own.pooled)
+        z, rows, columns, pooled = self.matrices[str(t)].follow(own.mapped, sides)
         terms = ((rows, level + pooled), (columns, torch.zeros_like(level)))
         return Start(z, dict(zip(self.places[t].free, terms, strict=True)))
 

@@ -6,6 +6,7 @@ C channels, F groups, L layers of a field. Sites of one free axis are sets (F C,
 weights, of two, are matrices (N, O, I, C).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,7 +16,7 @@ from torch import Generator, Tensor, nn
 from neuralfields.spec import FieldSpec
 from wsnets.heads import dropout
 from wsnets.kernels import matrices
-from wsnets.kernels.activation import ActivateSet, BatchNorm
+from wsnets.kernels.activation import BatchNorm, SetValues, activate_sets
 from wsnets.kernels.native import takes
 from wsnets.models.dws_functions import Activate, MatrixMap, Spread, Statistics, moments, reduce
 
@@ -81,12 +82,7 @@ class SiteActivation(nn.Module):
         return self.weight.view(self.shape), self.bias.view(self.shape), statistics, mask
 
     def forward(self, y: Tensor, pool: Pool, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """Activate a set (F C, N, T) and pool it, (F C, N)."""
-        if takes(y) and not self.drops():
-            norm = self.batch_norm()
-            x, pooled = ActivateSet.apply(y, *self.line(), norm, pool)
-            self.follow(norm, y)
-            return x, pooled
+        """Activate a set (F C, N, T) and pool it, (F C, N), by torch."""
         grouped = y.view(self.groups, -1, *y.shape[1:])
         x = Activate.apply(grouped, *self.settings(grouped, generator)).view(y.shape)
         return x, reduce(x, 2, pool)
@@ -136,27 +132,70 @@ class Unspread(NamedTuple):
 
 
 def see(
-    place: Site,
-    x: Tensor | Unspread,
-    activation: nn.Module | None,
+    places: Sequence[Site],
+    values: Sequence[Tensor | Unspread],
+    activations: Sequence[SiteActivation] | None,
     pool: Pool,
     generator: Generator | None,
-    entries: Tensor | None = None,
+    maps: Mapping[int, Tensor] | None = None,
+) -> list[Seen]:
+    """Activate and pool the values of all sites, which are lost; maps (C', C): the linear ones of matrices, by number.
+
+    activations: one for each, or None for values as they are.
+    """
+    activated = {} if activations is None else _activate_by_kernel(places, values, activations, pool)
+    seen = []
+    for i, (place, x) in enumerate(zip(places, values, strict=True)):
+        activation = None if activations is None else activations[i]
+        if len(place.free) == 2:
+            seen.append(_see_matrix(place, x, activation, pool, generator, None if maps is None else maps[i]))
+            continue
+        if i in activated:
+            x, pooled = activated[i]
+        else:
+            x, pooled = (x, reduce(x, 2, pool)) if activation is None else activation(x, pool, generator)
+        seen.append(Seen({axis: x for axis in place.free}, pooled))
+    return seen
+
+
+def _activate_by_kernel(
+    places: Sequence[Site], values: Sequence[Tensor | Unspread], activations: Sequence[SiteActivation], pool: Pool
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Values and pools, by number, of all sets that the kernel can activate."""
+    sets = [
+        i
+        for i, (place, y) in enumerate(zip(places, values, strict=True))
+        if len(place.free) < 2 and isinstance(y, Tensor) and takes(y) and not activations[i].drops()
+    ]
+    if not sets:
+        return {}
+    norms = [activations[i].batch_norm() for i in sets]
+    given = [SetValues(values[i], *activations[i].line(), norm) for i, norm in zip(sets, norms, strict=True)]
+    results = activate_sets(given, pool)
+    for i, norm in zip(sets, norms, strict=True):
+        activations[i].follow(norm, values[i])
+    return dict(zip(sets, results, strict=True))
+
+
+def _see_matrix(
+    place: Site,
+    x: Tensor | Unspread,
+    activation: SiteActivation | None,
+    pool: Pool,
+    generator: Generator | None,
+    weight: Tensor | None,
 ) -> Seen:
-    """Activate and pool the values of a site, which are lost; entries (C', C): the linear map for a matrix."""
-    if len(place.free) == 2:
-        own = x.entries if isinstance(x, Unspread) else x
-        entries = own.new_empty(0, own.shape[3]) if entries is None else entries
-        native = takes(own) and (activation is None or not activation.drops())
-        mapping = _map_by_kernel if native else _map_matrix
-        mapped, rows, columns, pooled = mapping(x, entries, pool, activation, generator)
-        return Seen(dict(zip(place.free, (rows, columns), strict=True)), pooled, mapped)
-    x, pooled = (x, reduce(x, 2, pool)) if activation is None else activation(x, pool, generator)
-    return Seen({axis: x for axis in place.free}, pooled)
+    """Activate, map and pool a matrix."""
+    own = x.entries if isinstance(x, Unspread) else x
+    weight = own.new_empty(0, own.shape[3]) if weight is None else weight
+    native = takes(own) and (activation is None or not activation.drops())
+    mapping = _map_by_kernel if native else _map_matrix
+    mapped, rows, columns, pooled = mapping(x, weight, pool, activation, generator)
+    return Seen(dict(zip(place.free, (rows, columns), strict=True)), pooled, mapped)
 
 
 def _map_by_kernel(
-    x: Tensor | Unspread, weight: Tensor, pool: Pool, activation: nn.Module | None, _: Generator | None
+    x: Tensor | Unspread, weight: Tensor, pool: Pool, activation: SiteActivation | None, _: Generator | None
 ) -> tuple[Tensor, ...]:
     """A matrix's values, activated and mapped, and pools, channels first: along rows, along columns, over both."""
     parts = x if isinstance(x, Unspread) else (x, None, None)
@@ -169,7 +208,7 @@ def _map_by_kernel(
 
 
 def _map_matrix(
-    x: Tensor | Unspread, weight: Tensor, pool: Pool, activation: nn.Module | None, generator: Generator | None
+    x: Tensor | Unspread, weight: Tensor, pool: Pool, activation: SiteActivation | None, generator: Generator | None
 ) -> tuple[Tensor, ...]:
     """The same by torch."""
     y = x.spread() if isinstance(x, Unspread) else x

@@ -1,6 +1,6 @@
 // Sets y (F C, N, T), row r of channel r mod C: x = relu(norm(y)), pooled over T, and the gradient.
 //
-// One channel at a time stays in cache: its mean and variance over all its rows, then its values, need one reading.
+// Several sets in one go; one channel at a time stays in cache: its mean and variance over all its rows, then its values, need one reading.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -31,8 +31,6 @@ struct ActivationTask {
 
     explicit ActivationTask(const Activation& given)
         : a(given), row(given.num_fields * given.size), groups(given.num_rows / given.channels) {}
-    struct Space {};
-    Space space() const { return {}; }
     std::int64_t row_of(std::int64_t group, int channel) const { return group * a.channels + channel; }
     double count() const { return static_cast<double>(groups * row); }
     struct Norm {
@@ -48,7 +46,7 @@ struct ActivationTask {
 struct ActivationForward : ActivationTask {
     using ActivationTask::ActivationTask;
 
-    void run(int channel, Space&) const {
+    void run(int channel) const {
         if (a.gamma != nullptr && a.of_batch) {
             const double mean = total(channel, 0.0f, [](vec v) { return v; }) / count();
             a.mean[channel] = static_cast<float>(mean);
@@ -116,7 +114,7 @@ struct ActivationBackward : ActivationTask {
         }
     };
 
-    void run(int channel, Space&) const {
+    void run(int channel) const {
         const Norm n = norm(channel);
         const std::int64_t together = std::max(1, 32 * kLanes / a.size);  // fields in a short sum
         Sums sums;
@@ -169,16 +167,38 @@ struct ActivationBackward : ActivationTask {
     }
 };
 
+// The channels of several sets as one row of tasks.
+template <class Task>
+struct AllChannels {
+    std::vector<Task> tasks{};
+    std::vector<int> ends{};  // after the channels of each
+
+    void add(const Task& task) {
+        ends.push_back(count() + task.a.channels);
+        tasks.push_back(task);
+    }
+    int count() const { return ends.empty() ? 0 : ends.back(); }
+    struct Space {};
+    Space space() const { return {}; }
+    void run(int number, Space&) const {
+        const auto which = std::upper_bound(ends.begin(), ends.end(), number) - ends.begin();
+        tasks[which].run(number - (which == 0 ? 0 : ends[which - 1]));
+    }
+};
+
 }  // namespace
 
-void activate_sets(const Activation& activation, int threads) {
-    ActivationForward forward(activation);
-    run_all(forward, activation.channels, threads);
+void activate_sets(const std::vector<Activation>& activations, int threads) {
+    AllChannels<ActivationForward> forward;
+    for (const Activation& a : activations) forward.add(ActivationForward(a));
+    run_all(forward, forward.count(), threads);
 }
 
-void activate_sets_back(const Activation& activation, const ActivationGradients& gradients, int threads) {
-    ActivationBackward backward(activation, gradients);
-    run_all(backward, activation.channels, threads);
+void activate_sets_back(const std::vector<Activation>& activations, const std::vector<ActivationGradients>& gradients,
+                        int threads) {
+    AllChannels<ActivationBackward> backward;
+    for (std::size_t i = 0; i < activations.size(); ++i) backward.add(ActivationBackward(activations[i], gradients[i]));
+    run_all(backward, backward.count(), threads);
 }
 
 }  // namespace NF_ISA

@@ -129,64 +129,81 @@ void attend_back(const Many& xs, const std::vector<int>& sources, const Many& ma
     chosen.attend_back(problems, gradients, threads);
 }
 
-nf::Activation activation_of(const Floats& y, int channels, const std::string& pool, bool of_batch, float epsilon,
-                             const Optional& gamma, const Optional& beta, const Optional& mean, const Optional& variance,
-                             const Floats& x, const Floats& pooled, int threads) {
-    expect(y.ndim() == 3 && y.size() > 0, "y: expected (F C, N, T), none of them zero");
+// What several sets are given, for each: y (F C, N, T); four optional arrays, gamma, beta, mean and variance (C,); whether
+// the latter are of the batch, epsilon; x (F C, N, T), pooled (F C, N).
+std::vector<nf::Activation> activations_of(const Many& ys, const std::vector<Optional>& numbers,
+                                           const std::vector<bool>& of_batch, const std::vector<float>& epsilons,
+                                           const std::string& pool, const Many& xs, const Many& pools, int threads) {
     expect(threads >= 1, "threads: expected 1 or more");
-    expect(channels >= 1 && y.shape(0) % static_cast<std::size_t>(channels) == 0,
-           "channels: expected a divisor of the number of rows");
-    for (const Optional& array : {gamma, beta, mean, variance})
-        expect(array.has_value() == gamma.has_value() && (!array.has_value() || has_shape(*array, {channels})),
-               "gamma, beta, mean, variance: expected (C,) all four, or None");
-    const auto rows = static_cast<std::int64_t>(y.shape(0)), n = static_cast<std::int64_t>(y.shape(1)),
-               size = static_cast<std::int64_t>(y.shape(2));
-    expect(has_shape(x, {rows, n, size}) && has_shape(pooled, {rows, n}), "x, pooled: expected (F C, N, T), (F C, N)");
-    nf::Activation a{};
-    a.num_rows = rows;
-    a.num_fields = n;
-    a.channels = channels;
-    a.size = static_cast<int>(size);
-    a.pool = pool_of(pool);
-    a.of_batch = of_batch;
-    a.epsilon = epsilon;
-    a.y = y.data();
-    a.gamma = data(gamma);
-    a.beta = data(beta);
-    a.mean = data(mean);
-    a.variance = data(variance);
-    a.x = x.data();
-    a.pooled = pooled.data();
-    return a;
+    expect(numbers.size() == 4 * ys.size() && of_batch.size() == ys.size() && epsilons.size() == ys.size() &&
+               xs.size() == ys.size() && pools.size() == ys.size(),
+           "numbers: expected four for each set; of_batch, epsilons, xs, pools: one");
+    std::vector<nf::Activation> all;
+    for (std::size_t i = 0; i < ys.size(); ++i) {
+        const Floats& y = ys[i];
+        expect(y.ndim() == 3 && y.size() > 0, "y: expected (F C, N, T), none of them zero");
+        const Optional &gamma = numbers[4 * i], &beta = numbers[4 * i + 1], &mean = numbers[4 * i + 2],
+                       &variance = numbers[4 * i + 3];
+        nf::Activation a{};
+        a.num_rows = static_cast<std::int64_t>(y.shape(0));
+        a.num_fields = static_cast<std::int64_t>(y.shape(1));
+        a.size = static_cast<int>(y.shape(2));
+        a.channels = static_cast<int>(gamma.has_value() ? gamma->size() : y.shape(0));
+        expect(a.channels >= 1 && a.num_rows % a.channels == 0, "channels: expected a divisor of the number of rows");
+        for (const Optional& array : {gamma, beta, mean, variance})
+            expect(array.has_value() == gamma.has_value() && (!array.has_value() || has_shape(*array, {a.channels})),
+                   "gamma, beta, mean, variance: expected (C,) all four, or None");
+        expect(has_shape(xs[i], {a.num_rows, a.num_fields, a.size}) && has_shape(pools[i], {a.num_rows, a.num_fields}),
+               "x, pooled: expected (F C, N, T), (F C, N)");
+        a.pool = pool_of(pool);
+        a.of_batch = of_batch[i];
+        a.epsilon = epsilons[i];
+        a.y = y.data();
+        a.gamma = data(gamma);
+        a.beta = data(beta);
+        a.mean = data(mean);
+        a.variance = data(variance);
+        a.x = xs[i].data();
+        a.pooled = pools[i].data();
+        all.push_back(a);
+    }
+    return all;
 }
 
-void activate(const Floats& y, int channels, const std::string& pool, bool of_batch, float epsilon, const Optional& gamma,
-              const Optional& beta, const Optional& mean, const Optional& variance, const Floats& x, const Floats& pooled,
-              int threads, const std::string& isa) {
-    const nf::Activation a =
-        activation_of(y, channels, pool, of_batch, epsilon, gamma, beta, mean, variance, x, pooled, threads);
+void activate(const Many& ys, const std::vector<Optional>& numbers, const std::vector<bool>& of_batch,
+              const std::vector<float>& epsilons, const std::string& pool, const Many& xs, const Many& pools, int threads,
+              const std::string& isa) {
+    const std::vector<nf::Activation> all = activations_of(ys, numbers, of_batch, epsilons, pool, xs, pools, threads);
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
-    chosen.activate(a, threads);
+    chosen.activate(all, threads);
 }
 
-void activate_back(const Floats& y, int channels, const std::string& pool, bool of_batch, float epsilon,
-                   const Optional& gamma, const Optional& beta, const Optional& mean, const Optional& variance,
-                   const Floats& x, const Floats& pooled, const Optional& dx, const Optional& d_pooled, const Floats& dy,
-                   const Optional& d_gamma, const Optional& d_beta, int threads, const std::string& isa) {
-    const nf::Activation a =
-        activation_of(y, channels, pool, of_batch, epsilon, gamma, beta, mean, variance, x, pooled, threads);
-    for (const auto& [gradient, size] : {std::pair{dx, x.size()}, std::pair{d_pooled, pooled.size()}})
-        expect(!gradient.has_value() || gradient->size() == size,
-               "dx, d_pooled: expected the sizes of what they belong to, or None");
-    for (const Optional& gradient : {d_gamma, d_beta})
-        expect(gradient.has_value() == gamma.has_value() && (!gradient.has_value() || has_shape(*gradient, {channels})),
-               "d_gamma, d_beta: expected (C,), or None");
-    expect(dy.size() == y.size(), "dy: expected the shape of y");
-    const nf::ActivationGradients g{data(dx), data(d_pooled), dy.data(), data(d_gamma), data(d_beta)};
+// d_numbers: of gamma and beta of every set.
+void activate_back(const Many& ys, const std::vector<Optional>& numbers, const std::vector<bool>& of_batch,
+                   const std::vector<float>& epsilons, const std::string& pool, const Many& xs, const Many& pools,
+                   const std::vector<Optional>& d_xs, const std::vector<Optional>& d_pools, const Many& d_ys,
+                   const std::vector<Optional>& d_numbers, int threads, const std::string& isa) {
+    const std::vector<nf::Activation> all = activations_of(ys, numbers, of_batch, epsilons, pool, xs, pools, threads);
+    expect(d_xs.size() == ys.size() && d_pools.size() == ys.size() && d_ys.size() == ys.size() &&
+               d_numbers.size() == 2 * ys.size(),
+           "d_xs, d_pools, d_ys: expected one for each set; d_numbers: two");
+    std::vector<nf::ActivationGradients> gradients;
+    for (std::size_t i = 0; i < ys.size(); ++i) {
+        for (const auto& [gradient, size] : {std::pair{d_xs[i], xs[i].size()}, std::pair{d_pools[i], pools[i].size()}})
+            expect(!gradient.has_value() || gradient->size() == size,
+                   "dx, d_pooled: expected the sizes of what they belong to, or None");
+        for (const Optional& gradient : {d_numbers[2 * i], d_numbers[2 * i + 1]})
+            expect(gradient.has_value() == numbers[4 * i].has_value() &&
+                       (!gradient.has_value() || has_shape(*gradient, {all[i].channels})),
+                   "d_gamma, d_beta: expected (C,), or None");
+        expect(d_ys[i].size() == ys[i].size(), "dy: expected the shape of y");
+        gradients.push_back(
+            {data(d_xs[i]), data(d_pools[i]), d_ys[i].data(), data(d_numbers[2 * i]), data(d_numbers[2 * i + 1])});
+    }
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
-    chosen.activate_back(a, g, threads);
+    chosen.activate_back(all, gradients, threads);
 }
 
 }  // namespace

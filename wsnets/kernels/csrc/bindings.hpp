@@ -23,12 +23,14 @@ struct Isa {
     const char* name;
     void (*attend)(const std::vector<nf::Problem>&, int);
     void (*attend_back)(const std::vector<nf::Problem>&, const std::vector<nf::Gradients>&, int);
-    void (*activate)(const nf::Activation&, int);
-    void (*activate_back)(const nf::Activation&, const nf::ActivationGradients&, int);
+    void (*activate)(const std::vector<nf::Activation>&, int);
+    void (*activate_back)(const std::vector<nf::Activation>&, const std::vector<nf::ActivationGradients>&, int);
     void (*map)(const nf::Matrices&);
     void (*map_back)(const nf::Matrices&, const nf::MatrixGradients&);
     void (*settle)(const nf::Entries&, int);
     void (*settle_back)(const nf::Entries&, int);
+    void (*map_linear)(const nf::Linear&, int);
+    void (*map_linear_back)(const nf::Linear&, int);
     void (*map_blocks)(const nf::Blocks&, int);
     void (*map_blocks_back)(const nf::Blocks&, const nf::BlockGradients&, int);
     void (*aggregate)(const nf::Messages&);
@@ -47,6 +49,8 @@ struct Isa {
      nf::isa::map_matrices_back,  \
      nf::isa::settle,             \
      nf::isa::settle_back,        \
+     nf::isa::map_linear,         \
+     nf::isa::map_linear_back,    \
      nf::isa::map_blocks,         \
      nf::isa::map_blocks_back,    \
      nf::isa::aggregate,          \

@@ -2,6 +2,7 @@
 #include "activation.hpp"
 #include "blocks.hpp"
 #include "entries.hpp"
+#include "linear.hpp"
 #include "matrices.hpp"
 #include "messages.hpp"
 #include "relations.hpp"

@@ -6,12 +6,14 @@
     namespace nf::isa {                                           \
     void attend_sets(const std::vector<Problem>&, int threads);   \
     void attend_sets_back(const std::vector<Problem>&, const std::vector<Gradients>&, int threads); \
-    void activate_sets(const Activation&, int threads);           \
-    void activate_sets_back(const Activation&, const ActivationGradients&, int threads); \
+    void activate_sets(const std::vector<Activation>&, int threads); \
+    void activate_sets_back(const std::vector<Activation>&, const std::vector<ActivationGradients>&, int threads); \
     void map_matrices(const Matrices&);                           \
     void map_matrices_back(const Matrices&, const MatrixGradients&); \
     void settle(const Entries&, int threads);                     \
     void settle_back(const Entries&, int threads);                \
+    void map_linear(const Linear&, int threads);                  \
+    void map_linear_back(const Linear&, int threads);             \
     void map_blocks(const Blocks&, int threads);                  \
     void map_blocks_back(const Blocks&, const BlockGradients&, int threads); \
     void aggregate(const Messages&);                              \

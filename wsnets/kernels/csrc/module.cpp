@@ -1,6 +1,7 @@
 // Python bindings: arrays are checked here, once, and passed on without a copy; the GIL is released meanwhile.
 #include "bind_blocks.hpp"
 #include "bind_graphs.hpp"
+#include "bind_linear.hpp"
 #include "bind_matrices.hpp"
 #include "bind_sets.hpp"
 
@@ -21,10 +22,9 @@ NB_MODULE(_native, m) {
           "Add scale z to the sums; keep what the gradient needs in `saved`.");
     m.def("attend_back", &attend_back, same, any, same, any, any, same, same, same, any, same, same, any, any,
           "Write the gradients.");
-    m.def("activate", &activate, same, any, any, any, any, same_or_none, same_or_none, same_or_none, same_or_none, same,
-          same, any, any, "Normalise, activate and pool sets.");
-    m.def("activate_back", &activate_back, same, any, any, any, any, same_or_none, same_or_none, same_or_none, same_or_none,
-          same, same, same_or_none, same_or_none, same, same_or_none, same_or_none, any, any, "Write the gradients.");
+    m.def("activate", &activate, same, any, any, any, any, same, same, any, any, "Normalise, activate and pool sets.");
+    m.def("activate_back", &activate_back, same, any, any, any, any, same, same, any, any, same, any, any, any,
+          "Write the gradients.");
     m.def("map_matrices", &map, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same, any, any,
           "Activate, map and pool.");
     m.def("map_matrices_back", &map_back, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same,
@@ -33,6 +33,9 @@ NB_MODULE(_native, m) {
           "Add rows and columns to y; write its mean and variance.");
     m.def("settle_back", &settle_back, same, same_or_none, same_or_none, same_or_none, same_or_none, same_or_none,
           same_or_none, any, any, "y <- y scale + x slope + level; write its sums over columns and over rows.");
+    m.def("map_linear", &map_linear, any, any, any, any, any, same, any, any, "Map several sources each.");
+    m.def("map_linear_back", &map_linear_back, any, any, any, any, any, any, same, same, same, any, any,
+          "Write the gradients.");
     m.def("map_blocks", &map_blocks, same, same, same, same, same_or_none, same_or_none, same_or_none, same, same, any, any,
           "Map, activate and average blocks of weights.");
     m.def("map_blocks_back", &map_blocks_back, same, same, same, any, same_or_none, same, same, same_or_none, same, same,

@@ -87,6 +87,25 @@ struct Entries {
     const float *x, *scale, *slope, *level;
 };
 
+// Linear maps y = factor (W [x_1; ...; x_k] + b), b the sum of S biases, over M columns; and the gradients, given that of y.
+struct LinearSource {
+    const float* x;  // (in, M)
+    float* dx;       // or null
+    int channels;    // in
+};
+struct LinearMap {
+    std::vector<int> sources;
+    std::int64_t columns;                // M
+    int num_in, num_out, num_biases;     // of all sources; S
+    float factor;
+    const float *weight, *bias;          // (out, in), (S, out)
+    float *y, *d_weight, *d_bias;        // (out, M), values or their gradients; null forward
+};
+struct Linear {
+    std::vector<LinearSource> sources;
+    std::vector<LinearMap> maps;
+};
+
 // Blocks of weights x (N, O, I, C): z = gain relu(W x + row + column), and means of z over I and over O.
 struct Blocks {
     std::int64_t num_fields;
