@@ -15,7 +15,37 @@ namespace nf {
 namespace NF_ISA {
 namespace {
 
-constexpr int kEntries = 32, kEntriesBack = 128;  // of a chunk of rows; the weight's gradient is a sum over it
+constexpr int kEntries = 32, kEntriesBack = 64;  // of a chunk of rows; the weight's gradient is a sum over it
+
+constexpr int kTogether = 32;  // entries between two looks ahead
+
+// Memory that is asked for ahead of its use, piece by piece between other work: all at once would wait for itself.
+struct Ahead {
+    struct Stretch {
+        const char* at;
+        std::int64_t lines, done;
+        bool write;
+    };
+    int pieces;
+    Stretch stretches[3] = {};
+    int count = 0;
+
+    explicit Ahead(int number) : pieces(number) {}
+    void add(const float* at, std::int64_t floats, bool write) {
+        if (floats > 0) stretches[count++] = {reinterpret_cast<const char*>(at), (floats + 15) / 16, 0, write};
+    }
+    void some() {
+        for (int i = 0; i < count; ++i) {
+            Stretch& s = stretches[i];
+            const std::int64_t end = std::min(s.lines, s.done + (s.lines + pieces - 1) / pieces);
+            if (s.write) {
+                for (; s.done < end; ++s.done) __builtin_prefetch(s.at + 64 * s.done, 1, 2);
+            } else {
+                for (; s.done < end; ++s.done) __builtin_prefetch(s.at + 64 * s.done, 0, 2);
+            }
+        }
+    }
+};
 
 // What all threads read: the map, turned and as it is, and the activation's numbers.
 struct MatrixTask {
@@ -64,6 +94,17 @@ struct MatrixTask {
         NF_INLINE vec operator()(vec y) const { return raw ? y : larger(y * scale + shift, vec{}); }
     };
     Activated activation(int c) const { return {m.scale == nullptr, load(scale.get() + c), load(shift.get() + c)}; }
+    // What the chunk after so many rows needs, in so many pieces: of y, of what is as large as z, and of dy or null.
+    Ahead after(std::int64_t field, int row, int pieces, const float* z, bool is_written, const float* dy) const {
+        const std::int64_t end = m.num_fields * m.num_rows * m.num_columns, start = at(field, row, 1);
+        const std::int64_t count = std::min<std::int64_t>(static_cast<std::int64_t>(step) * m.num_columns, end - start);
+        Ahead ahead(pieces);
+        ahead.add(m.y + start * m.channels, count * m.channels, false);
+        ahead.add(z + start * m.num_out, count * m.num_out, is_written);
+        if (dy != nullptr) ahead.add(dy + start * m.channels, count * m.channels, true);
+        return ahead;
+    }
+    static int pieces(int entries) { return (entries + kTogether - 1) / kTogether; }
     // Where numbers of a field's rows or columns start, and how far channels are apart.
     std::int64_t side_at(std::int64_t field, int count) const { return field * count; }
     std::ptrdiff_t side_stride(int count) const { return m.num_fields * count; }
@@ -102,24 +143,30 @@ struct MatrixForward : MatrixTask {
 
     void run(std::int64_t field, int row, int count, Space& s) const {
         const int entries_here = count * m.num_columns;
+        Ahead ahead = after(field, row + count, count * c_padded / kLanes + pieces(entries_here), m.z, true, nullptr);
         const float* const y = entries(m.y + at(field, row, m.channels), entries_here, m.channels, s.y.get());
         for (int c = 0; c < c_padded; c += kLanes)
-            m.pool == Pool::max ? activate<true>(row, count, c, y, s) : activate<false>(row, count, c, y, s);
+            m.pool == Pool::max ? activate<true>(row, count, c, y, s, ahead) : activate<false>(row, count, c, y, s, ahead);
         if (m.num_out == 0) return;
         float* const z = m.z + at(field, row, m.num_out);
         float* const to = in_place(z, m.num_out) ? z : s.z.get();
-        multiply<Order::rows, Start::zero>(entries_here, out_padded, m.channels, s.x.get(), c_padded, turned.get(),
-                                           out_padded, to, out_padded);
+        for (int e = 0; e < entries_here; e += kTogether) {
+            ahead.some();
+            multiply<Order::rows, Start::zero>(std::min(kTogether, entries_here - e), out_padded, m.channels,
+                                               s.x.get() + e * c_padded, c_padded, turned.get(), out_padded,
+                                               to + e * out_padded, out_padded);
+        }
         if (to != z) copy_rows(entries_here, to, out_padded, z, m.num_out);
     }
 
     // x, and its pools so far; numbers of loops in locals: see block.hpp.
     template <bool largest>
-    void activate(int row, int count, int c, const float* y, Space& s) const {
+    void activate(int row, int count, int c, const float* y, Space& s, Ahead& ahead) const {
         const Activated activated = activation(c);
         const int num_columns = m.num_columns, ld = c_padded;
         const float of_row = share(num_columns);
         for (int r = 0; r < count; ++r) {
+            ahead.some();
             float *x = s.x.get() + static_cast<std::ptrdiff_t>(r) * num_columns * ld + c, *column = s.columns.get() + c;
             const float* from = y + static_cast<std::ptrdiff_t>(r) * num_columns * ld + c;
             vec pool_of_row = largest ? activated(load(from)) : vec{};
@@ -200,41 +247,54 @@ struct MatrixBackward : MatrixTask {
 
     void run(std::int64_t field, int row, int count, Space& s, MatrixPartial& sums) const {
         const int entries_here = count * m.num_columns;
+        Ahead ahead = after(field, row + count, 4 * pieces(entries_here), g.z, false, g.y);
         const float* const y = entries(m.y + at(field, row, m.channels), entries_here, m.channels, s.y.get());
         float* const dy = g.y == nullptr ? nullptr : g.y + at(field, row, m.channels);
         float* const dx = dy != nullptr && in_place(dy, m.channels) ? dy : s.dx.get();
         if (m.num_out > 0) {
             const float* const dz = entries(g.z + at(field, row, m.num_out), entries_here, m.num_out, s.z.get());
-            for (int c = 0; c < c_padded; c += kLanes) {
-                const Activated activated = activation(c);
-                float* x = s.x.get() + c;
-                const float* from = y + c;
-                for (int e = 0, ld = c_padded; e < entries_here; ++e, x += ld, from += ld) store(x, activated(load(from)));
+            for (int e = 0; e < entries_here; e += kTogether) {
+                ahead.some();
+                recompute(std::min(kTogether, entries_here - e), y + e * c_padded, s.x.get() + e * c_padded);
             }
             multiply<Order::columns, Start::accumulate>(m.num_out, c_padded, entries_here, dz, out_padded, s.x.get(),
                                                         c_padded, sums.weight.get(), c_padded);
             if (dy == nullptr) return;
-            multiply<Order::rows, Start::zero>(entries_here, c_padded, m.num_out, dz, out_padded, weight.get(), c_padded,
-                                               dx, c_padded);
+            for (int e = 0; e < entries_here; e += kTogether) {
+                ahead.some();
+                multiply<Order::rows, Start::zero>(std::min(kTogether, entries_here - e), c_padded, m.num_out,
+                                                   dz + e * out_padded, out_padded, weight.get(), c_padded,
+                                                   dx + e * c_padded, c_padded);
+            }
         } else {
             if (dy == nullptr) return;
             std::fill_n(dx, entries_here * c_padded, 0.0f);
         }
         for (int c = 0; c < c_padded; c += kLanes)
-            m.pool == Pool::max ? finish<true>(row, count, c, y, dx, s, sums)
-                                : finish<false>(row, count, c, y, dx, s, sums);
+            m.pool == Pool::max ? finish<true>(row, count, c, y, dx, s, sums, ahead)
+                                : finish<false>(row, count, c, y, dx, s, sums, ahead);
         if (dx != dy) copy_rows(entries_here, dx, c_padded, dy, m.channels);
+    }
+
+    // x of y, entry by entry, as they lie in memory.
+    void recompute(int count, const float* y, float* x) const {
+        const bool raw = m.scale == nullptr;
+        const float *const scales = scale.get(), *const shifts = shift.get();
+        for (int e = 0, ld = c_padded; e < count; ++e, x += ld, y += ld)
+            for (int c = 0; c < ld; c += kLanes)
+                store(x + c, Activated{raw, load(scales + c), load(shifts + c)}(load(y + c)));
     }
 
     // Adds the pools' gradients, goes back through the activation, and sums what its own numbers need.
     template <bool largest>
-    void finish(int row, int count, int c, const float* y, float* dx, Space& s, MatrixPartial& sums) const {
+    void finish(int row, int count, int c, const float* y, float* dx, Space& s, MatrixPartial& sums, Ahead& ahead) const {
         const Activated activated = activation(c);
         const vec center = load(mean.get() + c);
         const int num_columns = m.num_columns, ld = c_padded;
         const float of_row = share(num_columns), of_column = share(m.num_rows);
         vec shift_sum{}, scaled_sum{};  // of this chunk: short sums of short sums
         for (int r = 0; r < count; ++r) {
+            ahead.some();
             const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(r) * num_columns * ld + c;
             const vec row_pool = load(s.rows.get() + (row + r) * ld + c);
             const vec row_gradient = load(s.d_rows.get() + (row + r) * ld + c) * of_row;
