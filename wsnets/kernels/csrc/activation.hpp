@@ -22,7 +22,11 @@ NF_INLINE vec some(const float* p, std::int64_t count, float fill) {
     return v;
 }
 NF_INLINE void put_some(float* p, std::int64_t count, vec v) {
-    std::memcpy(p, &v, static_cast<std::size_t>(std::min<std::int64_t>(count, kLanes)) * 4);
+    if (count >= kLanes) {
+        *reinterpret_cast<vec_unaligned*>(p) = v;
+        return;
+    }
+    std::memcpy(p, &v, static_cast<std::size_t>(count) * 4);
 }
 
 struct ActivationTask {
