@@ -273,7 +273,7 @@ class _Loop:
             raise ValueError(self._diverged(total.item(), step))
         if config.clip > 0:
             learned = [p for group in state.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(learned, config.clip)
+            optimizers.clip_gradients(learned, config.clip)
         state.optimizer.step()
         self._average(step)
         return total.item()

@@ -83,7 +83,7 @@ def ours(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], floa
     import torch
     from torch import nn
 
-    from neuralfields.optimizers import AdamW
+    from neuralfields.optimizers import AdamW, clip_gradients
     from wsnets import models
     from wsnets.features import Normaliser, weight_features
 
@@ -105,7 +105,7 @@ def ours(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], floa
             loss = nn.functional.cross_entropy(logits, labels[start : start + at_once]) * (len(part) / count)
             loss.backward()
             total += loss.item()
-        nn.utils.clip_grad_norm_(learned, 10.0)
+        clip_gradients(learned, 10.0)
         optimizer.step()
         return total
 
