@@ -49,6 +49,20 @@ def test_steps_are_those_of_torch(name, options):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, float("nan")])
+def test_gradients_are_clipped_as_by_torch(size: float):
+    found = []
+    for clip in (nn.utils.clip_grad_norm_, optimizers.clip_gradients):
+        draws = torch.Generator().manual_seed(0)
+        learned = [nn.Parameter(torch.randn(5, 3, generator=draws)) for _ in range(3)]
+        for p in learned[:2]:
+            p.grad = size * torch.randn(5, 3, generator=draws)
+        clip(learned, 1.0)
+        found.append([p.grad for p in learned[:2]])
+        assert learned[2].grad is None
+    torch.testing.assert_close(found[0], found[1], rtol=0.0, atol=0.0, equal_nan=True)
+
+
 @pytest.mark.parametrize("name", ["mlp", "dws", "ng_t", "scale_gmn"])
 def test_training_imports_neither_the_compiler_nor_its_algebra(name):
     done = subprocess.run(

@@ -34,10 +34,10 @@ def apply_maps(maps: Sequence[LinearMap]) -> tuple[Tensor, ...]:
     where = {key: i for i, key in enumerate(unique)}
     plan = [(m.factor, [where[id(x)] for x in m.sources]) for m in maps]
     given = (*unique.values(), *(m.weight for m in maps), *(m.bias for m in maps))
-    return LinearMaps.apply(plan, "", *given) if all(map(takes, given)) else _LinearMaps.apply(plan, *given)
+    return LinearMaps.apply(plan, "", *given) if takes(given[0]) else TorchMaps.apply(plan, *given)
 
 
-class _LinearMaps(Function):
+class TorchMaps(Function):
     """See apply_maps; by torch."""
 
     @staticmethod

@@ -8,10 +8,10 @@ from torch import Generator, Tensor
 
 from tests.wsnets.kernels.exactness import assert_all_as_exact
 from wsnets.kernels import native
-from wsnets.kernels.activation import ActivateSet, BatchNorm
+from wsnets.kernels.activation import BatchNorm, SetValues, activate_sets
 from wsnets.models import dws_functions
 from wsnets.models.dws_functions import Activate, Statistics
-from wsnets.models.dws_sites import Site, SiteActivation
+from wsnets.models.dws_sites import Site, SiteActivation, see
 
 ISAS = native.isas()
 if not ISAS:
@@ -37,7 +37,7 @@ def _values(given: list[Tensor], gradients: list[Tensor], pool: str, kind: str, 
     else:
         own = (torch.empty_like(mean), torch.empty_like(mean)) if batch else (mean, variance)
         norm = BatchNorm(*own, batch, 1e-5) if normed else None
-        results = ActivateSet.apply(y, *((gamma, beta) if normed else (None, None)), norm, pool, isa)
+        (results,) = activate_sets([SetValues(y, *((gamma, beta) if normed else (None, None)), norm)], pool, isa)
         mean, variance = own
     inputs = (y, gamma, beta) if normed else (y,)
     found = [*(r.detach() for r in results), *torch.autograd.grad(results, inputs, gradients)]
@@ -68,7 +68,7 @@ def test_values_and_gradients_are_as_exact_as_torchs(shape: tuple[int, ...], isa
 def test_statistics_far_from_zero_are_as_exact_as_torchs(isa: str, generator: Generator):
     y = torch.randn(6, 50, 33, generator=generator) + 300.0
     norm = BatchNorm(torch.empty(3), torch.empty(3), True, 1e-5)
-    ActivateSet.apply(y, torch.ones(3), torch.zeros(3), norm, "max", isa)
+    activate_sets([SetValues(y, torch.ones(3), torch.zeros(3), norm)], "max", isa)
     grouped = y.view(2, 3, 50, 33)
     exact, theirs = (list(dws_functions.moments(g, (0, 2, 3))) for g in (grouped.double(), grouped))
     assert_all_as_exact([([norm.mean, norm.variance], theirs, exact)])
@@ -76,10 +76,34 @@ def test_statistics_far_from_zero_are_as_exact_as_torchs(isa: str, generator: Ge
 
 def test_equal_largest_values_share_the_gradient():
     y = torch.tensor([[[2.0, 1.0, 2.0, 2.0], [-1.0, 0.0, -3.0, -1.0]]], requires_grad=True)
-    pooled = ActivateSet.apply(y, None, None, None, "max")[1]
+    ((_, pooled),) = activate_sets([SetValues(y)], "max")
     (gradient,) = torch.autograd.grad(pooled.sum(), y)
     assert pooled.tolist() == [[2.0, 0.0]]
     torch.testing.assert_close(gradient, torch.tensor([[[1.0, 0.0, 1.0, 1.0], [0.0] * 4]]) / 3.0)
+
+
+def test_several_sets_are_each_of_them_alone(generator: Generator):
+    numbers = [torch.rand(3, generator=generator) for _ in range(4)]
+    shapes, found = ((6, 4, 33), (3, 4, 1), (5, 4, 7)), []
+    values = [torch.randn(shape, generator=generator) for shape in shapes]
+    gradients = [
+        (torch.randn(shape, generator=generator), torch.randn(shape[:2], generator=generator)) for shape in shapes
+    ]
+    for together in (True, False):
+        sets = []
+        for i, y in enumerate(values):
+            line = [x.clone().requires_grad_() for x in numbers[:2]] if i < 2 else [None, None]
+            norm = (
+                BatchNorm(torch.empty(3), torch.empty(3), True, 1e-5)
+                if i == 0
+                else BatchNorm(*numbers[2:], False, 1e-5)
+            )
+            sets.append(SetValues(y.clone().requires_grad_(), *line, norm if i < 2 else None))
+        pairs = activate_sets(sets, "max") if together else [activate_sets([s], "max")[0] for s in sets]
+        results, wanted = [x for pair in pairs for x in pair], [g for pair in gradients for g in pair]
+        inputs = [x for s in sets for x in (s.y, s.gamma, s.beta) if x is not None]
+        found.append([*(x.detach() for x in results), *torch.autograd.grad(results, inputs, wanted)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_a_set_alone_is_the_set_in_a_batch_and_threads_change_nothing(generator: Generator):
@@ -89,12 +113,12 @@ def test_a_set_alone_is_the_set_in_a_batch_and_threads_change_nothing(generator:
     for threads in (1, 3):
         torch.set_num_threads(threads)
         given = y.clone().requires_grad_(), gamma.clone().requires_grad_()
-        x, pooled = ActivateSet.apply(*given, torch.zeros(3), norm, "mean")
+        ((x, pooled),) = activate_sets([SetValues(*given, torch.zeros(3), norm)], "mean")
         results.append([x.detach(), pooled.detach(), *torch.autograd.grad(x, given, gradient)])
     torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     for n in range(20):
-        x, pooled = ActivateSet.apply(y[:, n : n + 1], gamma, torch.zeros(3), norm, "mean")
+        ((x, pooled),) = activate_sets([SetValues(y[:, n : n + 1], gamma, torch.zeros(3), norm)], "mean")
         assert torch.equal(x[:, 0], results[0][0][:, n])
         assert torch.equal(pooled[:, 0], results[0][1][:, n])
 
@@ -105,15 +129,16 @@ def test_what_is_not_finite_is_pooled(place: int, isa: str):
     y = torch.zeros(2, 3, 33)
     y[0, 1, place] = torch.nan
     for pool in ("max", "mean", "sum"):
-        pooled = ActivateSet.apply(y, None, None, None, pool, isa)[1]
+        ((_, pooled),) = activate_sets([SetValues(y)], pool, isa)
         assert pooled.isnan().tolist() == [[False, True, False], [False] * 3]
 
 
 def test_gradients_are_of_the_statistics_of_the_forward_pass(generator: Generator):
     model = SiteActivation(Site((1,), (0,), 1), 3, "batch", 0.0).eval()
     y = torch.randn(3, 4, 5, generator=generator, requires_grad=True)
-    first = torch.autograd.grad(model(y, "max", None)[0].sum(), y)[0]
-    x, _ = model(y, "max", None)
+    place = Site((1,), (0,), 1)
+    first = torch.autograd.grad(see([place], [y], [model], "max", None)[0].along[1].sum(), y)[0]
+    x = see([place], [y], [model], "max", None)[0].along[1]
     model.running_var.mul_(4.0)
     assert torch.equal(torch.autograd.grad(x.sum(), y)[0], first)
 
@@ -122,8 +147,8 @@ def test_what_does_not_fit_is_refused():
     y, numbers = torch.zeros(6, 2, 4), torch.ones(4)
     norm = BatchNorm(numbers, numbers, False, 1e-5)
     with pytest.raises(ValueError, match="channels: expected a divisor of the number of rows"):
-        ActivateSet.apply(y, numbers, numbers, norm, "max")
+        activate_sets([SetValues(y, numbers, numbers, norm)], "max")
     with pytest.raises(ValueError, match="pool: expected max, mean or sum"):
-        ActivateSet.apply(y, None, None, None, "min")
+        activate_sets([SetValues(y)], "min")
     with pytest.raises(ValueError, match="gamma, beta, mean, variance: expected"):
-        ActivateSet.apply(y, numbers[:3], numbers[:2], norm, "max")
+        activate_sets([SetValues(y, numbers[:3], numbers[:2], norm)], "max")

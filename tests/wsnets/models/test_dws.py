@@ -18,6 +18,7 @@ from wsnets.models import dws_functions
 from wsnets.models.dws import DWSConfig, DWSReader, from_site, to_site
 from wsnets.models.dws_functions import Activate, MatrixMap, SetAttention, Spread, Statistics
 from wsnets.models.dws_layers import Attentions, DeepSets, DWSLayer, FromPooled, Kronecker, Style
+from wsnets.models.dws_maps import LinearMap, apply_maps
 from wsnets.models.dws_sites import SiteActivation, Unspread, sites
 
 SPEC = SIREN(2, 2, hidden=(5, 3, 4))
@@ -102,7 +103,8 @@ def test_deep_sets_pooled_maps_and_matrices_are_their_sums(depth: int, generator
             )
             for s, p in enumerate(sources)
         ]
-        _close(pooled_map(sources)[:, n], torch.stack(terms).sum(0))
+        found = pooled_map.follow(apply_maps(pooled_map.maps(sources, 0.5)), 0.5)
+        _close(found[:, n], 0.5 * torch.stack(terms).sum(0))
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -111,7 +113,8 @@ def test_a_matrix_hears_itself_its_rows_its_columns_and_all(depth: int, generato
     x = _draw(2, 5, 3, 3, generator=generator)
     rows, columns = x.amax(2), x.amax(1)
     pooled = rows.amax(1)
-    parts = layer(x @ layer.entries().T, *(p.movedim(-1, 0).contiguous() for p in (rows, columns, pooled)))
+    sides = (p.movedim(-1, 0).contiguous() for p in (rows, columns, pooled))
+    parts = layer.follow(x @ layer.entries().T, apply_maps(layer.maps(*sides)))
     z = parts[0] + parts[1].movedim(0, -1).unsqueeze(2) + parts[2].movedim(0, -1).unsqueeze(1)
     z = z + parts[3].T[:, None, None]
     for n, o, i in product(range(2), range(5), range(3)):
@@ -241,6 +244,13 @@ def test_gradients_of_what_is_written_out(piece: int, generator: Generator, monk
     sets, of_sets = draw(2, 2, 3, 4), (gamma.view(2, 1, 1), beta.view(2, 1, 1))
     assert_gradients(lambda y, g, b: Activate.apply(y, g, b, normed(y, (0, 2, 3), (2, 1, 1)), None), (sets, *of_sets))
     assert_gradients(lambda z, r, c: Spread.apply(z.clone(), r, c), (y, draw(3, 4, 2), draw(3, 2, 2)))
+
+    def linear(a: Tensor, b: Tensor, weight: Tensor, other: Tensor, bias: Tensor, shift: Tensor) -> Tensor:
+        maps = (LinearMap(weight, bias, (a, b, a), 0.5), LinearMap(other, shift, (b,), 1.5))
+        return torch.cat([y.flatten() for y in apply_maps(maps)])
+
+    of_maps = (draw(4, 8), draw(5, 2), draw(2, 4, 1), draw(5, 1))
+    assert_gradients(linear, (draw(3, 2, 2), draw(2, 2, 2), *of_maps))
 
 
 @pytest.mark.parametrize("set_layer", ["sab", "ds"])

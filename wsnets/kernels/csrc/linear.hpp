@@ -101,7 +101,7 @@ struct LinearBackward : LinearTask {
     };
     std::vector<std::vector<Hearer>> hearers;  // of every source
     int of_sources;                            // chunks of sources come first, then parts of maps
-    std::vector<Buffer> partial;               // of every part: gradients of weight (out, in padded), bias (out,) vectors
+    std::vector<Buffer> partial;  // of every part: gradients of weight (out, in padded), bias (out,) vectors
 
     explicit LinearBackward(const Linear& given) : LinearTask(given), hearers(given.sources.size()) {
         for (std::size_t i = 0; i < all.maps.size(); ++i) {
@@ -119,9 +119,7 @@ struct LinearBackward : LinearTask {
         partial.resize(chunks.size());
     }
 
-    void run(int number, Space& s) {
-        number < of_sources ? gather(chunks[number], s) : add(number, s);
-    }
+    void run(int number, Space& s) { number < of_sources ? gather(chunks[number], s) : add(number, s); }
 
     void gather(const Chunk& c, Space& s) const {
         const LinearSource& source = all.sources[c.which];
@@ -152,9 +150,14 @@ struct LinearBackward : LinearTask {
             multiply<Order::rows, Start::add>(m.num_out, padded, columns, s.y.get(), kLd, s.turned.get(), padded, weight,
                                               padded);
             for (int o = 0; o < m.num_out; ++o) {
-                vec total = load(bias + o * kLanes);
-                for (int i = 0; i < columns; i += kLanes) total += load(s.y.get() + o * kLd + i);
-                store(bias + o * kLanes, total);
+                const float* const y = s.y.get() + o * kLd;
+                vec total{};  // short sums of short sums
+                for (int start = 0; start < columns; start += 8 * kLanes) {
+                    vec few{};
+                    for (int i = start; i < std::min(columns, start + 8 * kLanes); i += kLanes) few += load(y + i);
+                    total += few;
+                }
+                store(bias + o * kLanes, load(bias + o * kLanes) + total);
             }
         }
     }
@@ -169,7 +172,8 @@ struct LinearBackward : LinearTask {
             for (int o = 0; o < m.num_out; ++o) {
                 for (int i = 0; i < m.num_in; ++i) {
                     float total = 0.0f;
-                    for (int p = number; p < last; ++p) total += partial[p].get()[static_cast<std::ptrdiff_t>(o) * padded + i];
+                    for (int p = number; p < last; ++p)
+                        total += partial[p].get()[static_cast<std::ptrdiff_t>(o) * padded + i];
                     m.d_weight[static_cast<std::ptrdiff_t>(o) * m.num_in + i] = total;
                 }
                 double total = 0.0;
