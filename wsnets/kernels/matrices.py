@@ -47,12 +47,12 @@ class MapMatrix(Function):
         mapped = y.new_empty(n, num_rows, num_columns, len(weight))
         shapes = ((channels, n, num_rows), (channels, n, num_columns), (channels, n))
         pools = tuple(y.new_empty(shape) for shape in shapes)
-        activation = (None, None, None) if raw else _activation(y, gamma, beta, norm)
-        arrays = (array(y), array(weight), pool, *map(array, activation), array(mapped), *map(array, pools))
+        numbers, how = (gamma, beta, *((None, None) if norm is None else (norm.mean, norm.variance))), (pool, raw)
+        arrays = (array(y), array(weight), *how, *_norm(numbers, norm), array(mapped), *map(array, pools))
         _native.map_matrices(*arrays, torch.get_num_threads(), isa)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(y, weight, *pools)
-        ctx.activation, ctx.norm, ctx.pool, ctx.isa = activation, norm, pool, isa
+        ctx.numbers, ctx.norm, ctx.how, ctx.isa = numbers, norm, how, isa
         return mapped, *pools
 
     @staticmethod
@@ -67,42 +67,23 @@ class MapMatrix(Function):
         of_sides = needed[1] or needed[2]
         dy = torch.empty_like(y) if needed[0] or of_sides or needed[4] or needed[5] else None
         d_weight, d_shift, d_scaled = torch.empty_like(weight), y.new_empty(y.shape[3]), y.new_empty(y.shape[3])
-        given = (array(y), array(weight), ctx.pool, *map(array, ctx.activation), array(d_mapped))
+        given = (array(y), array(weight), *ctx.how, *_norm(ctx.numbers, ctx.norm), array(d_mapped))
         others = (*pools, *d_pools, dy, d_weight, d_shift, d_scaled)
         threads = torch.get_num_threads()
         _native.map_matrices_back(*given, *map(array, others), threads, ctx.isa)
-        affine, d_gamma = _slope(ctx, y, d_shift, d_scaled)
         sides = [torch.empty_like(p) if of_sides else None for p in pools[:2]]
-        if dy is not None and (of_sides or affine[0] is not None):
-            moved = None if affine[0] is None else y
-            _native.settle_back(array(dy), array(moved), *map(array, affine), *map(array, sides), threads, ctx.isa)
+        d_gamma = None if ctx.norm is None or dy is None else torch.empty_like(d_scaled)
+        if dy is not None and (of_sides or d_gamma is not None):
+            moved = (None, None, None, None) if d_gamma is None else (y, d_shift, d_scaled, d_gamma)
+            how = (*_norm(ctx.numbers, ctx.norm), ctx.norm is not None and ctx.norm.of_batch)
+            after = (*map(array, moved[1:]), *map(array, sides))
+            _native.settle_back(array(dy), array(moved[0]), *how, *after, threads, ctx.isa)
         return dy, *sides, d_weight, d_gamma, None if d_gamma is None else d_shift, None, None, None, None
 
 
-def _activation(
-    y: Tensor, gamma: Tensor | None, beta: Tensor | None, norm: BatchNorm | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale, shift and mean of every channel."""
-    if gamma is None or beta is None or norm is None:
-        zeros = y.new_zeros(y.shape[3])
-        return torch.ones_like(zeros), zeros, zeros
-    scale = gamma * norm.inverse()
-    return scale, beta - norm.mean * scale, norm.mean
-
-
-def _slope(ctx, y: Tensor, d_shift: Tensor, d_scaled: Tensor) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
-    """Numbers of the affine map of the gradient d of the normalised y, and of y, that gives y's; gradient of gamma.
-
-    scale (d - mean(d) - h mean(h d)), h = (y - mean) inverse.
-    """
-    if ctx.norm is None:
-        return (None, None, None), None
-    (scale, _, mean), inverse = ctx.activation, ctx.norm.inverse()
-    d_gamma, count = d_scaled * inverse, y.numel() // y.shape[3]
-    if not ctx.norm.of_batch:
-        return (scale, torch.zeros_like(scale), torch.zeros_like(scale)), d_gamma
-    slope = -scale * inverse * d_gamma / count
-    return (scale, slope, -scale * d_shift / count - slope * mean), d_gamma
+def _norm(numbers: tuple[Tensor | None, ...], norm: BatchNorm | None) -> tuple[list, float]:
+    """Gamma, beta, mean and variance as the module takes them, and epsilon."""
+    return [array(x) for x in numbers], 0.0 if norm is None else norm.epsilon
 
 
 class SpreadMatrix(Function):
@@ -125,7 +106,6 @@ class SpreadMatrix(Function):
 
         dy = dy.contiguous()
         rows, columns = (dy.new_empty(dy.shape[3], len(dy), dy.shape[axis]) for axis in (1, 2))
-        _native.settle_back(
-            array(dy), None, None, None, None, array(rows), array(columns), torch.get_num_threads(), ctx.isa
-        )
+        norm = ([None] * 4, 0.0, False, None, None, None)
+        _native.settle_back(array(dy), None, *norm, array(rows), array(columns), torch.get_num_threads(), ctx.isa)
         return dy, rows, columns, None

@@ -9,9 +9,25 @@ bool is_per_channel(const Optional& array, const Floats& y) {
     return !array.has_value() || has_shape(*array, {static_cast<std::int64_t>(y.shape(3))});
 }
 
-nf::Matrices matrices_of(const Floats& y, const ReadFloats& weight, const std::string& pool, const Optional& scale,
-                         const Optional& shift, const Optional& mean, const Floats& rows, const Floats& columns,
-                         const Floats& pooled, int threads) {
+// Gamma, beta, mean and variance, or none of them; epsilon; whether the latter two are of the batch.
+struct GivenNorm {
+    const std::vector<Optional>& numbers;
+    float epsilon;
+    bool of_batch;
+};
+
+nf::ChannelNorm norm_of(const GivenNorm& given, const Floats& y) {
+    expect(given.numbers.size() == 4, "norm: expected gamma, beta, mean, variance");
+    for (const Optional& array : given.numbers)
+        expect(array.has_value() == given.numbers[0].has_value() && is_per_channel(array, y),
+               "gamma, beta, mean, variance: expected (C,) all four, or None");
+    return {data(given.numbers[0]), data(given.numbers[1]), data(given.numbers[2]),
+            data(given.numbers[3]), given.epsilon,          given.of_batch};
+}
+
+nf::Matrices matrices_of(const Floats& y, const ReadFloats& weight, const std::string& pool, bool raw,
+                         const GivenNorm& norm, const Floats& rows, const Floats& columns, const Floats& pooled,
+                         int threads) {
     expect(y.ndim() == 4 && y.size() > 0, "y: expected (N, O, I, C), none of them zero");
     expect(threads >= 1, "threads: expected 1 or more");
     const std::int64_t n = static_cast<std::int64_t>(y.shape(0)), o = static_cast<std::int64_t>(y.shape(1)),
@@ -19,9 +35,6 @@ nf::Matrices matrices_of(const Floats& y, const ReadFloats& weight, const std::s
     expect(weight.ndim() == 2 && static_cast<std::int64_t>(weight.shape(1)) == c, "weight: expected (C', C)");
     expect(has_shape(rows, {c, n, o}) && has_shape(columns, {c, n, i}) && has_shape(pooled, {c, n}),
            "rows, columns, pooled: expected (C, N, O), (C, N, I), (C, N)");
-    expect(is_per_channel(scale, y) && is_per_channel(shift, y) && is_per_channel(mean, y) &&
-               scale.has_value() == shift.has_value() && scale.has_value() == mean.has_value(),
-           "scale, shift, mean: expected (C,) all three, or None");
     nf::Matrices m{};
     m.num_fields = n;
     m.num_rows = static_cast<int>(o);
@@ -32,9 +45,8 @@ nf::Matrices matrices_of(const Floats& y, const ReadFloats& weight, const std::s
     m.threads = threads;
     m.y = y.data();
     m.weight = weight.data();
-    m.scale = data(scale);
-    m.shift = data(shift);
-    m.mean = data(mean);
+    m.norm = norm_of(norm, y);
+    m.raw = raw;
     m.rows = rows.data();
     m.columns = columns.data();
     m.pooled = pooled.data();
@@ -45,9 +57,9 @@ bool is_mapped(const nf::Matrices& m, const Floats& z) {
     return has_shape(z, {m.num_fields, m.num_rows, m.num_columns, m.num_out});
 }
 
-void map(Floats y, ReadFloats weight, const std::string& pool, Optional scale, Optional shift, Optional mean, Floats z,
-         Floats rows, Floats columns, Floats pooled, int threads, const std::string& isa) {
-    nf::Matrices m = matrices_of(y, weight, pool, scale, shift, mean, rows, columns, pooled, threads);
+void map(Floats y, ReadFloats weight, const std::string& pool, bool raw, const std::vector<Optional>& norm, float epsilon,
+         Floats z, Floats rows, Floats columns, Floats pooled, int threads, const std::string& isa) {
+    nf::Matrices m = matrices_of(y, weight, pool, raw, {norm, epsilon, false}, rows, columns, pooled, threads);
     expect(is_mapped(m, z), "z: expected (N, O, I, C')");
     m.z = z.data();
     const Isa chosen = choose(isa);
@@ -55,10 +67,11 @@ void map(Floats y, ReadFloats weight, const std::string& pool, Optional scale, O
     chosen.map(m);
 }
 
-void map_back(Floats y, ReadFloats weight, const std::string& pool, Optional scale, Optional shift, Optional mean,
-              Floats dz, Floats rows, Floats columns, Floats pooled, Optional d_rows, Optional d_columns, Optional d_pooled,
-              Optional dy, Floats d_weight, Floats d_shift, Floats d_scaled, int threads, const std::string& isa) {
-    const nf::Matrices m = matrices_of(y, weight, pool, scale, shift, mean, rows, columns, pooled, threads);
+void map_back(Floats y, ReadFloats weight, const std::string& pool, bool raw, const std::vector<Optional>& norm,
+              float epsilon, Floats dz, Floats rows, Floats columns, Floats pooled, Optional d_rows, Optional d_columns,
+              Optional d_pooled, Optional dy, Floats d_weight, Floats d_shift, Floats d_scaled, int threads,
+              const std::string& isa) {
+    const nf::Matrices m = matrices_of(y, weight, pool, raw, {norm, epsilon, false}, rows, columns, pooled, threads);
     expect(is_mapped(m, dz), "dz: expected (N, O, I, C')");
     for (const auto& [gradient, size] : {std::pair{d_rows, rows.size()}, std::pair{d_columns, columns.size()},
                                          std::pair{d_pooled, pooled.size()}, std::pair{dy, y.size()}})
@@ -102,17 +115,20 @@ void settle(const Floats& y, const Optional& rows, const Optional& columns, cons
     chosen.settle(e, threads);
 }
 
-void settle_back(const Floats& y, const Optional& x, const Optional& scale, const Optional& slope, const Optional& level,
-                 const Optional& rows, const Optional& columns, int threads, const std::string& isa) {
+void settle_back(const Floats& y, const Optional& x, const std::vector<Optional>& norm, float epsilon, bool of_batch,
+                 const Optional& d_shift, const Optional& d_scaled, const Optional& d_gamma, const Optional& rows,
+                 const Optional& columns, int threads, const std::string& isa) {
     nf::Entries e = entries_of(y, rows, columns, threads);
-    for (const Optional& numbers : {scale, slope, level})
-        expect(numbers.has_value() == x.has_value() && is_per_channel(numbers, y),
-               "scale, slope, level: expected (C,) with x, or None");
     expect(!x.has_value() || x->size() == y.size(), "x: expected the shape of y");
+    e.norm = norm_of({norm, epsilon, of_batch}, y);
+    expect(x.has_value() == (e.norm.gamma != nullptr), "x: expected with a normalisation only");
+    for (const Optional& numbers : {d_shift, d_scaled, d_gamma})
+        expect(numbers.has_value() == x.has_value() && is_per_channel(numbers, y),
+               "d_shift, d_scaled, d_gamma: expected (C,) with x, or None");
     e.x = data(x);
-    e.scale = data(scale);
-    e.slope = data(slope);
-    e.level = data(level);
+    e.d_shift = data(d_shift);
+    e.d_scaled = data(d_scaled);
+    e.d_gamma = data(d_gamma);
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
     chosen.settle_back(e, threads);

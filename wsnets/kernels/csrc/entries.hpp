@@ -2,8 +2,10 @@
 // numbers of one channel are repeated I times, so that every loop is plain, whatever C is.
 #pragma once
 #include <algorithm>
+#include <optional>
 
 #include "lanes.hpp"
+#include "norm.hpp"
 #include "parallel.hpp"
 #include "problem.hpp"
 #include "rows.hpp"
@@ -128,21 +130,27 @@ struct Settle : EntriesTask {
 };
 
 struct SettleBack : EntriesTask {
-    using EntriesTask::EntriesTask;
+    std::optional<NormBack> norm;
+
+    explicit SettleBack(const Entries& given) : EntriesTask(given) {
+        const double entries = static_cast<double>(e.num_fields) * e.num_rows * e.num_columns;
+        if (e.x != nullptr) norm.emplace(e.norm, e.channels, entries, e.d_shift, e.d_scaled, e.d_gamma);
+    }
 
     void run(int part, Space& s) const {
         for (std::int64_t field = first(part); field < first(part + 1); ++field) {
             prefetch<true>(field + 1, part);
-            if (e.scale != nullptr) change(field, s);
+            if (norm.has_value()) change(field, s);
             if (e.rows != nullptr) gather(field, s);
         }
     }
 
-    // y <- y scale + x slope + level, channel by channel.
+    // The gradient of norm(x) becomes that of x.
     void change(std::int64_t field, Space& s) const {
         float *const NF_RESTRICT scale = s.a.get(), *const NF_RESTRICT slope = s.b.get(),
                                  *const NF_RESTRICT level = s.c.get();
-        for (const auto& [from, to] : {std::pair{e.scale, scale}, std::pair{e.slope, slope}, std::pair{e.level, level}})
+        for (const auto& [from, to] : {std::pair{norm->scale.get(), scale}, std::pair{norm->slope.get(), slope},
+                                       std::pair{norm->level.get(), level}})
             repeat(from, e.channels, e.num_columns, to);
         for (int r = 0; r < e.num_rows; ++r) {
             float* const NF_RESTRICT y = at(e.y, field, r);

@@ -7,6 +7,7 @@
 
 #include "gemm.hpp"
 #include "choices.hpp"
+#include "norm.hpp"
 #include "parallel.hpp"
 #include "problem.hpp"
 #include "rows.hpp"
@@ -58,8 +59,13 @@ struct MatrixTask {
           step(std::clamp(entries / m.num_columns, 1, m.num_rows)),
           parts(static_cast<int>(std::min<std::int64_t>(m.num_fields, 4 * kParts))),
           turned(padded(m.channels, nullptr, 0, out_padded)), weight(padded(m.num_out, m.weight, m.channels, c_padded)),
-          scale(padded(1, m.scale, m.channels, c_padded)), shift(padded(1, m.shift, m.channels, c_padded)),
-          mean(padded(1, m.mean, m.channels, c_padded)) {
+          scale(make_buffer(c_padded)), shift(make_buffer(c_padded)), mean(make_buffer(c_padded)) {
+        for (int c = 0; c < m.channels; ++c) {
+            scale.get()[c] = m.norm.gamma == nullptr ? 1.0f : m.norm.gamma[c] * inverse_of(m.norm, c);
+            if (m.norm.gamma == nullptr) continue;
+            mean.get()[c] = m.norm.mean[c];
+            shift.get()[c] = m.norm.beta[c] - m.norm.mean[c] * scale.get()[c];
+        }
         for (int c = 0; c < m.channels; ++c)
             for (int o = 0; o < m.num_out; ++o) turned.get()[c * out_padded + o] = m.weight[o * m.channels + c];
     }
@@ -93,7 +99,7 @@ struct MatrixTask {
         vec scale, shift;
         NF_INLINE vec operator()(vec y) const { return raw ? y : larger(y * scale + shift, vec{}); }
     };
-    Activated activation(int c) const { return {m.scale == nullptr, load(scale.get() + c), load(shift.get() + c)}; }
+    Activated activation(int c) const { return {m.raw, load(scale.get() + c), load(shift.get() + c)}; }
     // What the chunk after so many rows needs, in so many pieces: of y, of what is as large as z, and of dy or null.
     Ahead after(std::int64_t field, int row, int pieces, const float* z, bool is_written, const float* dy) const {
         const std::int64_t end = m.num_fields * m.num_rows * m.num_columns, start = at(field, row, 1);
@@ -278,7 +284,7 @@ struct MatrixBackward : MatrixTask {
 
     // x of y, entry by entry, as they lie in memory.
     void recompute(int count, const float* y, float* x) const {
-        const bool raw = m.scale == nullptr;
+        const bool raw = m.raw;
         const float *const scales = scale.get(), *const shifts = shift.get();
         for (int e = 0, ld = c_padded; e < count; ++e, x += ld, y += ld)
             for (int c = 0; c < ld; c += kLanes)
@@ -326,7 +332,7 @@ struct MatrixBackward : MatrixTask {
         for (int c = 0; c < m.channels; ++c) {
             for (int o = 0; o < m.num_out; ++o)
                 total(&MatrixPartial::weight, o * c_padded + c, g.weight + o * m.channels + c);
-            if (m.scale == nullptr) continue;
+            if (m.raw) continue;
             total(&MatrixPartial::shift, c, g.shift + c);
             total(&MatrixPartial::scaled, c, g.scaled + c);
         }

@@ -25,14 +25,14 @@ NB_MODULE(_native, m) {
     m.def("activate", &activate, same, any, any, any, any, same, same, any, any, "Normalise, activate and pool sets.");
     m.def("activate_back", &activate_back, same, any, any, any, any, same, same, any, any, same, any, any, any,
           "Write the gradients.");
-    m.def("map_matrices", &map, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same, any, any,
+    m.def("map_matrices", &map, same, same, any, any, any, any, same, same, same, same, any, any,
           "Activate, map and pool.");
-    m.def("map_matrices_back", &map_back, same, same, any, same_or_none, same_or_none, same_or_none, same, same, same, same,
-          same_or_none, same_or_none, same_or_none, same_or_none, same, same, same, any, any, "Write the gradients.");
+    m.def("map_matrices_back", &map_back, same, same, any, any, any, any, same, same, same, same, same_or_none,
+          same_or_none, same_or_none, same_or_none, same, same, same, any, any, "Write the gradients.");
     m.def("settle", &settle, same, same_or_none, same_or_none, same_or_none, same_or_none, any, any,
           "Add rows and columns to y; write its mean and variance.");
-    m.def("settle_back", &settle_back, same, same_or_none, same_or_none, same_or_none, same_or_none, same_or_none,
-          same_or_none, any, any, "y <- y scale + x slope + level; write its sums over columns and over rows.");
+    m.def("settle_back", &settle_back, same, same_or_none, any, any, any, same_or_none, same_or_none, same_or_none,
+          same_or_none, same_or_none, any, any, "Go back through a normalisation; write sums over columns and over rows.");
     m.def("map_linear", &map_linear, any, any, any, any, any, same, any, any, "Map several sources each.");
     m.def("map_linear_back", &map_linear_back, any, any, any, any, any, any, same, same, same, any, any,
           "Write the gradients.");

@@ -60,31 +60,42 @@ struct ActivationGradients {
     float *y, *gamma, *beta;
 };
 
-// Middle weights y (N, O, I, C); z = x W^T, x = relu(y scale + shift), or y without a scale.
+// A normalisation of channels, (C,) each: gamma (y - mean) / sqrt(variance + epsilon) + beta; or y, without gamma.
+struct ChannelNorm {
+    const float *gamma, *beta, *mean, *variance;
+    float epsilon;
+    bool of_batch;  // whether mean and variance are those of this y
+};
+
+// Middle weights y (N, O, I, C); z = x W^T, x = relu(norm(y)), or y if raw.
 struct Matrices {
     std::int64_t num_fields;
     int num_rows, num_columns, channels, num_out;
     Pool pool;
     int threads;
     const float *y, *weight;             // weight (C', C); C' may be 0
-    const float *scale, *shift, *mean;   // (C,) or null
+    ChannelNorm norm;
+    bool raw;
     float *z, *rows, *columns, *pooled;  // (N, O, I, C'), and pools of x: over I (C, N, O), over O (C, N, I), both (C, N)
 };
 
 struct MatrixGradients {
     const float *z, *rows, *columns, *pooled;    // the last three null for zero
-    float* y;                                    // of y scale + shift, or of y without a scale
-    float *weight, *shift, *scaled;              // the latter two: sums of that, and of that times y - mean
+    float* y;                                    // of norm(y)
+    float *weight, *shift, *scaled;              // the latter two, unless raw: sums of that, and of that times y - mean
 };
 
 // What is done to y (N, O, I, C) before it is mapped and after its gradient is known; null leaves a step out. Forward, rows
-// (C, N, O) and columns (C, N, I) are added, then mean and variance (C,) written. Backward, y <- y scale + x slope + level,
-// then sums of y written to rows and columns.
+// (C, N, O) and columns (C, N, I) are added, then mean and variance (C,) written. Backward, given x, the gradient y of
+// norm(x) becomes that of x, and d_gamma is written, by the sums d_shift and d_scaled of MatrixGradients; then sums of y are
+// written to rows and columns.
 struct Entries {
     std::int64_t num_fields;
     int num_rows, num_columns, channels;
     float *y, *rows, *columns, *mean, *variance;
-    const float *x, *scale, *slope, *level;
+    const float *x, *d_shift, *d_scaled;
+    float* d_gamma;
+    ChannelNorm norm;
 };
 
 // Linear maps y = factor (W [x_1; ...; x_k] + b), b the sum of S biases, over M columns; and the gradients, given that of y.
