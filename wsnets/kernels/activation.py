@@ -24,9 +24,10 @@ class BatchNorm:
     of_batch: bool
     epsilon: float
 
-    def inverse(self) -> Tensor:
-        """1 / sqrt(variance + epsilon)."""
-        return (self.variance + self.epsilon).rsqrt()
+
+def numbers_of(gamma: Tensor | None, beta: Tensor | None, norm: BatchNorm | None) -> tuple[Tensor | None, ...]:
+    """Gamma, beta, mean and variance, or None for what there is not."""
+    return gamma, beta, *((None, None) if norm is None else (norm.mean, norm.variance))
 
 
 class SetValues(NamedTuple):
@@ -59,9 +60,7 @@ class _ActivateSets(Function):
 
         count = len(norms)
         ys, lines = [y.contiguous() for y in given[:count] if y is not None], given[count:]
-        numbers: list[Tensor | None] = []
-        for i, norm in enumerate(norms):
-            numbers += (*lines[2 * i : 2 * i + 2], *((None, None) if norm is None else (norm.mean, norm.variance)))
+        numbers = [x for i, norm in enumerate(norms) for x in numbers_of(lines[2 * i], lines[2 * i + 1], norm)]
         how = (
             [norm is not None and norm.of_batch for norm in norms],
             [0.0 if norm is None else norm.epsilon for norm in norms],
@@ -71,8 +70,8 @@ class _ActivateSets(Function):
         before, after = _arrays(ys), (_arrays(xs), _arrays(pools))
         _native.activate(before, _arrays(numbers), *how, *after, torch.get_num_threads(), isa)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*ys, *xs, *pools)
-        ctx.numbers, ctx.how, ctx.isa = numbers, how, isa
+        ctx.save_for_backward(*ys, *xs, *pools, *lines)
+        ctx.norms, ctx.how, ctx.isa = norms, how, isa
         return *xs, *pools
 
     @staticmethod
@@ -80,16 +79,14 @@ class _ActivateSets(Function):
     def backward(ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         from wsnets.kernels import _native
 
-        count = len(ctx.saved_tensors) // 3
-        ys, xs, pools = (ctx.saved_tensors[k * count : (k + 1) * count] for k in range(3))
+        saved, count = ctx.saved_tensors, len(ctx.norms)
+        ys, xs, pools = (saved[k * count : (k + 1) * count] for k in range(3))
+        lines = saved[3 * count :]
+        numbers = [x for i, norm in enumerate(ctx.norms) for x in numbers_of(lines[2 * i], lines[2 * i + 1], norm)]
         d_results = [None if g is None else g.contiguous() for g in gradients]
         d_ys = [torch.empty_like(y) for y in ys]
-        d_lines = [
-            None if given is None else torch.empty_like(given)
-            for i in range(count)
-            for given in ctx.numbers[4 * i : 4 * i + 2]
-        ]
-        before = (_arrays(ys), _arrays(ctx.numbers), *ctx.how, _arrays(xs), _arrays(pools))
+        d_lines = [None if given is None else torch.empty_like(given) for given in lines]
+        before = (_arrays(ys), _arrays(numbers), *ctx.how, _arrays(xs), _arrays(pools))
         after = (_arrays(d_results[:count]), _arrays(d_results[count:]), _arrays(d_ys), _arrays(d_lines))
         _native.activate_back(*before, *after, torch.get_num_threads(), ctx.isa)
         return None, None, None, *d_ys, *d_lines

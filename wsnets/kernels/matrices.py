@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from wsnets.kernels.activation import BatchNorm
+from wsnets.kernels.activation import BatchNorm, numbers_of
 from wsnets.kernels.native import array
 
 
@@ -47,12 +47,11 @@ class MapMatrix(Function):
         mapped = y.new_empty(n, num_rows, num_columns, len(weight))
         shapes = ((channels, n, num_rows), (channels, n, num_columns), (channels, n))
         pools = tuple(y.new_empty(shape) for shape in shapes)
-        numbers, how = (gamma, beta, *((None, None) if norm is None else (norm.mean, norm.variance))), (pool, raw)
-        arrays = (array(y), array(weight), *how, *_norm(numbers, norm), array(mapped), *map(array, pools))
+        arrays = (array(y), array(weight), pool, raw, *_norm(gamma, beta, norm), array(mapped), *map(array, pools))
         _native.map_matrices(*arrays, torch.get_num_threads(), isa)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(y, weight, *pools)
-        ctx.numbers, ctx.norm, ctx.how, ctx.isa = numbers, norm, how, isa
+        ctx.save_for_backward(y, weight, gamma, beta, *pools)
+        ctx.norm, ctx.how, ctx.isa = norm, (pool, raw), isa
         return mapped, *pools
 
     @staticmethod
@@ -60,14 +59,14 @@ class MapMatrix(Function):
     def backward(ctx, d_mapped: Tensor | None, *d_pools: Tensor | None) -> tuple[Tensor | None, ...]:
         from wsnets.kernels import _native
 
-        y, weight, *pools = ctx.saved_tensors
+        y, weight, gamma, beta, *pools = ctx.saved_tensors
         d_mapped = y.new_zeros(*y.shape[:3], len(weight)) if d_mapped is None else d_mapped.contiguous()
         d_pools = tuple(None if g is None else g.contiguous() for g in d_pools)
         needed = ctx.needs_input_grad  # z, rows, columns, weight, gamma, beta
         of_sides = needed[1] or needed[2]
         dy = torch.empty_like(y) if needed[0] or of_sides or needed[4] or needed[5] else None
         d_weight, d_shift, d_scaled = torch.empty_like(weight), y.new_empty(y.shape[3]), y.new_empty(y.shape[3])
-        given = (array(y), array(weight), *ctx.how, *_norm(ctx.numbers, ctx.norm), array(d_mapped))
+        given = (array(y), array(weight), *ctx.how, *_norm(gamma, beta, ctx.norm), array(d_mapped))
         others = (*pools, *d_pools, dy, d_weight, d_shift, d_scaled)
         threads = torch.get_num_threads()
         _native.map_matrices_back(*given, *map(array, others), threads, ctx.isa)
@@ -75,15 +74,15 @@ class MapMatrix(Function):
         d_gamma = None if ctx.norm is None or dy is None else torch.empty_like(d_scaled)
         if dy is not None and (of_sides or d_gamma is not None):
             moved = (None, None, None, None) if d_gamma is None else (y, d_shift, d_scaled, d_gamma)
-            how = (*_norm(ctx.numbers, ctx.norm), ctx.norm is not None and ctx.norm.of_batch)
+            how = (*_norm(gamma, beta, ctx.norm), ctx.norm is not None and ctx.norm.of_batch)
             after = (*map(array, moved[1:]), *map(array, sides))
             _native.settle_back(array(dy), array(moved[0]), *how, *after, threads, ctx.isa)
         return dy, *sides, d_weight, d_gamma, None if d_gamma is None else d_shift, None, None, None, None
 
 
-def _norm(numbers: tuple[Tensor | None, ...], norm: BatchNorm | None) -> tuple[list, float]:
-    """Gamma, beta, mean and variance as the module takes them, and epsilon."""
-    return [array(x) for x in numbers], 0.0 if norm is None else norm.epsilon
+def _norm(gamma: Tensor | None, beta: Tensor | None, norm: BatchNorm | None) -> tuple[list, float]:
+    """A normalisation as the module takes it: its numbers, and epsilon."""
+    return [array(x) for x in numbers_of(gamma, beta, norm)], 0.0 if norm is None else norm.epsilon
 
 
 class SpreadMatrix(Function):

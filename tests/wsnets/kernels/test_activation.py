@@ -143,6 +143,17 @@ def test_gradients_are_of_the_statistics_of_the_forward_pass(generator: Generato
     assert torch.equal(torch.autograd.grad(x.sum(), y)[0], first)
 
 
+def test_what_is_changed_before_the_gradient_is_noticed(generator: Generator):
+    gamma = torch.ones(3, requires_grad=True)
+    norm = BatchNorm(torch.empty(3), torch.empty(3), True, 1e-5)
+    values = SetValues(torch.randn(3, 4, 5, generator=generator), gamma, torch.zeros(3), norm)
+    ((x, _),) = activate_sets([values], "max")
+    with torch.no_grad():
+        gamma.mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        x.sum().backward()
+
+
 def test_what_does_not_fit_is_refused():
     y, numbers = torch.zeros(6, 2, 4), torch.ones(4)
     norm = BatchNorm(numbers, numbers, False, 1e-5)
