@@ -15,19 +15,17 @@ from wsnets.kernels.native import array
 
 @dataclass(frozen=True)
 class Block:
-    """What set attention from one source does to J targets: indices of both, heads, and the maps of SetAttention.
-
-    Shapes: weight (3 D J heads, in), bias (3 D J heads,); out_weight (J, out, out), out_bias (J, out).
-    """
+    """What set attention from one source does to J targets: indices of both, heads, and outputs of each target."""
 
     source: int
     targets: tuple[int, ...]
     heads: int
-    maps: tuple[Tensor, Tensor, Tensor, Tensor]
+    num_out: int
 
 
 def attend_sets(
     blocks: Sequence[Block],
+    maps: tuple[Tensor, Tensor],
     xs: Sequence[Tensor],
     starts: Sequence[Tensor | None],
     levels: Sequence[Tensor],
@@ -36,13 +34,13 @@ def attend_sets(
 ) -> tuple[Tensor, ...]:
     """start + level + scale times the sum of all z_j, as of dws_functions.SetAttention, of every target.
 
-    Shapes: xs (in, N, T) of the same N and T; starts (out, N, T), contiguous, no views, which are lost, or None;
+    Shapes: maps (M, 1) and (B,), those of SetAttention of all blocks as of dws_layers.Attentions.packed; xs (in, N, T)
+    of the same N and T; starts (out, N, T), contiguous, no views, which are lost, or None;
     levels (out, N).
     Blocks of one source must follow each other. `isa` forces an instruction set. A set's values do not depend on
     the others or on threads, gradients not on threads. Raises ValueError for what does not fit.
     """
     plan = _Plan(tuple(blocks), scale, torch.is_grad_enabled(), isa, len(xs))
-    maps = [m for block in blocks for m in block.maps]
     return _AttendSets.apply(plan, *xs, *maps, *starts, *levels)
 
 
@@ -54,13 +52,15 @@ class _Plan:
     isa: str
     num_xs: int
 
-    def indices(self) -> tuple[list[int], list[int], list[tuple[int, ...]]]:
-        """Sources, heads and targets of all blocks."""
-        return [b.source for b in self.blocks], [b.heads for b in self.blocks], [b.targets for b in self.blocks]
+    def numbers(self) -> tuple[list[int], list[int], list[int], list[tuple[int, ...]]]:
+        """Sources, outputs, heads and targets of all blocks."""
+        ways = [(b.source, b.num_out, b.heads, b.targets) for b in self.blocks]
+        sources, outs, heads, targets = (list(numbers) for numbers in zip(*ways, strict=True))
+        return sources, outs, heads, targets
 
     def parts(self, given: Sequence) -> tuple[Sequence, Sequence, Sequence, Sequence]:
         """Tensors in a row as xs, maps, starts and levels."""
-        maps = self.num_xs + 4 * len(self.blocks)
+        maps = self.num_xs + 2
         starts = (maps + len(given)) // 2
         return given[: self.num_xs], given[self.num_xs : maps], given[maps:starts], given[starts:]
 
@@ -77,11 +77,11 @@ class _AttendSets(Function):
         (_, n, t), saved = xs[0].shape, []
         if plan.keep:
             for block in plan.blocks:
-                targets, out, _ = block.maps[2].shape
-                saved.append(xs[0].new_empty(targets, n, (out + block.heads) * t + out * -(-t // 32)))
+                out = block.num_out
+                saved.append(xs[0].new_empty(len(block.targets), n, (out + block.heads) * t + out * -(-t // 32)))
         sums = [s if s is not None else v.new_empty(*v.shape, t) for s, v in zip(starts, levels, strict=True)]
-        sources, heads, targets = plan.indices()
-        before = ([array(x) for x in xs], sources, [array(m) for m in maps], heads, targets, [array(s) for s in sums])
+        sources, *numbers = plan.numbers()
+        before = ([array(x) for x in xs], sources, *map(array, maps), *numbers, [array(s) for s in sums])
         fresh = [s is None for s in starts]
         levels = [v.contiguous() for v in levels]
         after = ([array(v) for v in levels], fresh, [array(s) for s in saved], plan.scale)
@@ -97,15 +97,14 @@ class _AttendSets(Function):
         from wsnets.kernels import _native
 
         plan: _Plan = ctx.plan
-        count = plan.num_xs + 4 * len(plan.blocks)
-        given, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        given, saved = ctx.saved_tensors[: plan.num_xs + 2], ctx.saved_tensors[plan.num_xs + 2 :]
         xs, maps = given[: plan.num_xs], given[plan.num_xs :]
         d_sums = tuple(g.contiguous() for g in d_sums)
         d_xs = [torch.empty_like(x) if ctx.needs_input_grad[1 + i] else None for i, x in enumerate(xs)]
         d_maps, d_levels = [torch.empty_like(m) for m in maps], [g.new_empty(g.shape[:2]) for g in d_sums]
-        sources, heads, targets = plan.indices()
-        before = ([array(x) for x in xs], sources, [array(m) for m in maps], heads, targets, [array(g) for g in d_sums])
+        sources, *numbers = plan.numbers()
+        before = ([array(x) for x in xs], sources, *map(array, maps), *numbers, [array(g) for g in d_sums])
         after = ([array(g) for g in d_levels], [array(s) for s in saved], plan.scale, [array(g) for g in d_xs])
-        _native.attend_back(*before, *after, [array(g) for g in d_maps], torch.get_num_threads(), plan.isa)
+        _native.attend_back(*before, *after, *map(array, d_maps), torch.get_num_threads(), plan.isa)
         d_starts = [None if fresh else g for fresh, g in zip(ctx.fresh, d_sums, strict=True)]
         return None, *d_xs, *d_maps, *d_starts, *d_levels

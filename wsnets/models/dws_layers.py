@@ -67,16 +67,41 @@ class Deeper(nn.Module):
 
 
 class Attentions(nn.Module):
-    """Set attention blocks (functions.SetAttention) from one source to J targets with the same number of outputs."""
+    """Set attention blocks (functions.SetAttention) along one axis, each from one source to J targets of one width.
 
-    def __init__(self, num_in: int, num_out: int, count: int, heads: int, generator: Generator) -> None:
+    All their matrices are one parameter, and their biases another: what each tensor costs an optimizer, autograd and
+    the kernel is more than what its numbers do. shapes: of each block inputs, outputs and J.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], heads: int, generator: Generator) -> None:
         super().__init__()
-        self.heads = heads
-        weights = [initial((num_out, num_in), generator).detach() for _ in range(3 * count)]
-        self.weight = nn.Parameter(self.ordered(torch.stack(weights), heads))
-        self.bias = initial_bias((3 * count * num_out,), generator)
-        self.out_weight = initial((count, num_out, num_out), generator)
-        self.out_bias = initial_bias((count, num_out), generator)
+        self.shapes, self.heads = list(shapes), heads
+        packed = self.packed([self._drawn(*shape, generator) for shape in self.shapes])
+        self.matrices, self.biases = (nn.Parameter(x) for x in packed)
+
+    def _drawn(self, num_in: int, num_out: int, count: int, generator: Generator) -> tuple[Tensor, ...]:
+        weights = torch.stack([initial((num_out, num_in), generator).detach() for _ in range(3 * count)])
+        bias = initial_bias((3 * count * num_out,), generator)
+        out_weight = initial((count, num_out, num_out), generator)
+        return self.ordered(weights, self.heads), bias, out_weight, initial_bias((count, num_out), generator)
+
+    @staticmethod
+    def packed(blocks: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+        """Maps of SetAttention of all blocks as (M, 1), matrices and output biases, and (B,), biases of q, k and v."""
+        matrices = [x.detach().flatten() for weight, _, *out in blocks for x in (weight, *out)]
+        return torch.cat(matrices).unsqueeze(1), torch.cat([block[1].detach() for block in blocks])
+
+    def maps(self) -> list[tuple[Tensor, ...]]:
+        """Maps of SetAttention of each block: views."""
+        found, matrices, biases = [], self.matrices.squeeze(1), self.biases
+        for num_in, num_out, count in self.shapes:
+            rows = 3 * count * num_out
+            sizes = [rows * num_in, count * num_out**2, count * num_out]
+            weight, out_weight, out_bias, matrices = matrices.split([*sizes, len(matrices) - sum(sizes)])
+            bias, biases = biases.split([rows, len(biases) - rows])
+            out = (out_weight.view(count, num_out, num_out), out_bias.view(count, num_out))
+            found.append((weight.view(rows, num_in), bias, *out))
+        return found
 
     @staticmethod
     def ordered(maps: Tensor, heads: int) -> Tensor:
@@ -85,13 +110,9 @@ class Attentions(nn.Module):
         by_head = maps.view(3, count // 3, heads, num_out // heads, num_in).permute(0, 3, 1, 2, 4)
         return by_head.reshape(count * num_out, num_in)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map a set (in, N, T) to (J, out, N, T)."""
-        return SetAttention.apply(x, self.weight, self.bias, self.out_weight, self.out_bias, self.heads)
-
-    def block(self, source: int, targets: Sequence[int]) -> Block:
-        """What the native kernel takes, for a source and targets by their places in its lists."""
-        return Block(source, tuple(targets), self.heads, (self.weight, self.bias, self.out_weight, self.out_bias))
+    def forward(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """Map a set (in, N, T) for each block to (J, out, N, T), by torch."""
+        return [SetAttention.apply(x, *maps, self.heads) for x, maps in zip(xs, self.maps(), strict=True)]
 
 
 class DeepSets(nn.Module):
@@ -189,19 +210,20 @@ class DWSLayer(nn.Module):
         self.places = tuple(places)
         self.pool: Pool = style.pool
         self.groups = [place.groups * num_out for place in places]
-        along: dict[tuple[int, int, int], list[int]] = {}
+        along: dict[int, dict[tuple[int, int], list[int]]] = {}
         self.sources: dict[int, list[int]] = {}
         for s, source in enumerate(places):
             for t, target in enumerate(places):
                 shared = [axis for axis in source.free if axis in target.free]
                 if len(shared) == 1:
-                    along.setdefault((s, shared[0], target.groups * num_out), []).append(t)
+                    along.setdefault(shared[0], {}).setdefault((s, target.groups * num_out), []).append(t)
                 elif not shared and (not style.near or set(source.fixed) & set(target.fixed)):
                     self.sources.setdefault(t, []).append(s)
-        self.along = [(s, axis, targets) for (s, axis, _), targets in along.items()]
-        self.sets, self.pooled, self.matrices = nn.ModuleList(), nn.ModuleDict(), nn.ModuleDict()
-        for (s, _, width), targets in along.items():
-            self.sets.append(_set_layer(places[s].groups * num_in, width, len(targets), style, generator))
+        self.along = {axis: [(s, targets) for (s, _), targets in ways.items()] for axis, ways in along.items()}
+        self.sets, self.pooled, self.matrices = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for axis, ways in along.items():
+            shapes = [(places[s].groups * num_in, width, len(targets)) for (s, width), targets in ways.items()]
+            self.sets[str(axis)] = _set_layers(shapes, style, generator)
         for t, sources in self.sources.items():
             num_ins = [places[s].groups * num_in for s in sources]
             self.pooled[str(t)] = FromPooled(num_ins, places[t].groups * num_out, style.depth, generator)
@@ -217,7 +239,7 @@ class DWSLayer(nn.Module):
         seen = see(self.places, values, activations, self.pool, generator, maps)
         starts = self._starts(seen)
         sums: list[dict[int, Tensor]] = [{} for _ in values]
-        for axis in sorted({axis for _, axis, _ in self.along}):
+        for axis in sorted(self.along):
             reached = [t for t, place in enumerate(self.places) if axis in place.free]
             heard = self._hear(axis, reached, seen, [starts[t].along[axis] for t in reached])
             for t, total in zip(reached, heard, strict=True):
@@ -252,21 +274,23 @@ class DWSLayer(nn.Module):
         self, axis: int, reached: list[int], seen: list[Seen], starts: list[tuple[Tensor | None, Tensor]]
     ) -> Sequence[Tensor]:
         """starts + 1 / (2 L) times what set layers along an axis make of all sources, (F C, N, T) of every target."""
-        layers = [
-            (s, targets, layer) for (s, a, targets), layer in zip(self.along, self.sets, strict=True) if a == axis
-        ]
-        factor, sources = 1.0 / len(seen), list(dict.fromkeys(s for s, _, _ in layers))
-        xs = [seen[s].along[axis] for s in sources]
-        if takes(xs[0]) and isinstance(layers[0][2], Attentions):
-            where = {t: i for i, t in enumerate(reached)}
-            blocks = [layer.block(sources.index(s), [where[t] for t in targets]) for s, targets, layer in layers]
-            return attend_sets(blocks, xs, [x for x, _ in starts], [level for _, level in starts], factor)
+        ways, layers, factor = self.along[axis], self.sets[str(axis)], 1.0 / len(seen)
+        if isinstance(layers, Attentions) and takes(seen[ways[0][0]].along[axis]):
+            sources = list(dict.fromkeys(s for s, _ in ways))
+            xs = [seen[s].along[axis] for s in sources]
+            blocks = [
+                Block(sources.index(s), tuple(map(reached.index, targets)), layers.heads, width)
+                for (s, targets), (_, width, _) in zip(ways, layers.shapes, strict=True)
+            ]
+            maps = (layers.matrices, layers.biases)
+            return attend_sets(blocks, maps, xs, [x for x, _ in starts], [level for _, level in starts], factor)
         sums = {
             t: level.unsqueeze(2) if x is None else x + level.unsqueeze(2)
             for t, (x, level) in zip(reached, starts, strict=True)
         }
-        for s, targets, layer in layers:
-            for t, term in zip(targets, layer(seen[s].along[axis]).unbind(0), strict=True):
+        heard = layers([seen[s].along[axis] for s, _ in ways])
+        for (_, targets), terms in zip(ways, heard, strict=True):
+            for t, term in zip(targets, terms.unbind(0), strict=True):
                 sums[t] = torch.add(sums[t], term, alpha=factor)
         return [sums[t] for t in reached]
 
@@ -287,7 +311,17 @@ class Start:
     along: dict[int, tuple[Tensor | None, Tensor]]
 
 
-def _set_layer(num_in: int, num_out: int, count: int, style: Style, generator: Generator) -> Attentions | DeepSets:
+class ManyDeepSets(nn.ModuleList):
+    """Deep sets along one axis, each from one source to J targets of one width."""
+
+    def forward(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """Map a set (in, N, T) for each to (J, out, N, T)."""
+        return [layer(x) for layer, x in zip(self, xs, strict=True)]
+
+
+def _set_layers(
+    shapes: Sequence[tuple[int, int, int]], style: Style, generator: Generator
+) -> Attentions | ManyDeepSets:
     if style.set_layer == "ds":
-        return DeepSets(num_in, num_out, count, style.depth, style.pool, generator)
-    return Attentions(num_in, num_out, count, style.heads, generator)
+        return ManyDeepSets(DeepSets(*shape, style.depth, style.pool, generator) for shape in shapes)
+    return Attentions(shapes, style.heads, generator)

@@ -7,8 +7,8 @@ biases, to the last weights), where ours tell outputs apart, as the paper does. 
 
 layers.layers.k (layers.k without head): layer, norm, relu, ...     stack.layers.m, stack.activations.m
 weight_to_weight.layers.i_j and its three likes                     the map from a site s to a site t
-  ...mab.fc_q, fc_k, fc_v, fc_o, all t of one width                   sets.p.weight, bias, out_weight, out_bias
-  ...Gamma.0, Lambda.0, all t of one width                            sets.p.each, each_bias, pooled
+  ...mab.fc_q, fc_k, fc_v, fc_o, all s and t that share an axis       sets.axis.matrices, biases
+  ...Gamma.0, Lambda.0, all t of one width                            sets.axis.p.each, each_bias, pooled
   layer.0, all s that share no neurons with t                         pooled.t.weight, bias
   lin_all.0, lin_n.0, lin_m.0, lin_both.0                             matrices.t.weight, bias
 weights_bn.i, biases_bn.i                                           stack.activations.m.(2 i), (2 i + 1)
@@ -68,21 +68,26 @@ def _layer(rest: dict[str, Tensor], prefix: str, layer: DWSLayer) -> dict[str, T
         return torch.stack([take(s, t, f"{inner}.{name}") for t in targets])
 
     found = {}
-    for p, ((s, _, targets), part) in enumerate(zip(layer.along, layer.sets, strict=True)):
-        groups = [[t] for t in targets]  # names differ between kinds of targets
-        if isinstance(part, Attentions):
-            qkv = {
-                kind: torch.cat([stacked(s, t, f"mab.fc_{letter}.{kind}") for letter in "qkv" for t in groups])
-                for kind in ("weight", "bias")
-            }
-            found[f"sets.{p}.weight"] = part.ordered(qkv["weight"], part.heads)
-            found[f"sets.{p}.bias"] = part.ordered(qkv["bias"].unsqueeze(2), part.heads).flatten()
-            for kind in ("weight", "bias"):
-                found[f"sets.{p}.out_{kind}"] = torch.cat([stacked(s, t, f"mab.fc_o.{kind}") for t in groups])
-        else:
-            found[f"sets.{p}.each"] = torch.cat([stacked(s, t, "Gamma.0.weight") for t in groups])
-            found[f"sets.{p}.each_bias"] = torch.cat([stacked(s, t, "Gamma.0.bias") for t in groups]).unsqueeze(2)
-            found[f"sets.{p}.pooled"] = torch.cat([stacked(s, t, "Lambda.0.weight") for t in groups])
+    for axis, ways in layer.along.items():
+        part, blocks = layer.sets[str(axis)], []
+        for p, (s, targets) in enumerate(ways):
+            groups = [[t] for t in targets]  # names differ between kinds of targets
+
+            def all_of(name: str, s: int = s, groups: list[list[int]] = groups) -> Tensor:
+                return torch.cat([stacked(s, t, name) for t in groups])
+
+            if isinstance(part, Attentions):
+                qkv = [
+                    torch.cat([all_of(f"mab.fc_{letter}.{kind}") for letter in "qkv"]) for kind in ("weight", "bias")
+                ]
+                weight, bias = (part.ordered(x, part.heads) for x in (qkv[0], qkv[1].unsqueeze(2)))
+                blocks.append((weight, bias.flatten(), all_of("mab.fc_o.weight"), all_of("mab.fc_o.bias")))
+            else:
+                found[f"sets.{axis}.{p}.each"] = all_of("Gamma.0.weight")
+                found[f"sets.{axis}.{p}.each_bias"] = all_of("Gamma.0.bias").unsqueeze(2)
+                found[f"sets.{axis}.{p}.pooled"] = all_of("Lambda.0.weight")
+        if blocks:
+            found[f"sets.{axis}.matrices"], found[f"sets.{axis}.biases"] = Attentions.packed(blocks)
     for t, sources in layer.sources.items():
         found[f"pooled.{t}.weight"] = torch.cat([take(s, t, "layer.0.weight") for s in sources], dim=1)
         found[f"pooled.{t}.bias"] = torch.stack([take(s, t, "layer.0.bias") for s in sources]).unsqueeze(2)

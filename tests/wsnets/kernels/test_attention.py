@@ -48,11 +48,19 @@ def _inputs(case: tuple[int, ...], generator: Generator, size: float = 1.0) -> t
     return x, size * weight / num_in**0.5, 0.1 * bias, out_weight / out**0.5, 0.1 * out_bias
 
 
+def _packed(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """As Attentions.packed, with gradients."""
+    matrices = [x.flatten() for i in range(0, len(maps), 4) for x in (maps[i], *maps[i + 2 : i + 4])]
+    return torch.cat(matrices).unsqueeze(1), torch.cat(list(maps[1::4]))
+
+
 def _native(inputs: tuple[Tensor, ...], heads: int, start: Tensor, isa: str = "") -> Tensor:
     x, *maps = inputs
     starts = [s.clone() for s in start.unbind(0)]
-    block = Block(0, tuple(range(len(starts))), heads, tuple(maps))
-    return torch.stack(attend_sets([block], [x], starts, [s.new_zeros(s.shape[:2]) for s in starts], FACTOR, isa))
+    block = Block(0, tuple(range(len(starts))), heads, maps[3].shape[1])
+    return torch.stack(
+        attend_sets([block], _packed(maps), [x], starts, [s.new_zeros(s.shape[:2]) for s in starts], FACTOR, isa)
+    )
 
 
 def _values(inputs, heads: int, start: Tensor, gradient: Tensor, isa: str | None) -> list[Tensor]:
@@ -138,23 +146,26 @@ def _several(fields: int, units: int, generator: Generator) -> list[Tensor]:
     return [torch.randn(s, generator=generator, dtype=torch.float64) / s[-1] ** 0.5 for s in shapes]
 
 
-def _blocks_and(given: list[Tensor]) -> tuple[list[Block], list[Tensor], list[Tensor | None], list[Tensor]]:
-    maps = given[2:-5]
-    blocks = [Block(*b[:3], tuple(maps[4 * i : 4 * i + 4])) for i, b in enumerate(BLOCKS)]
-    return blocks, given[:2], [given[-5].clone(), None, given[-4].clone()], given[-3:]
+def _starts_and_levels(given: list[Tensor]) -> tuple[list[Tensor | None], list[Tensor]]:
+    return [given[-5].clone(), None, given[-4].clone()], given[-3:]
+
+
+def _attend_several(given: list[Tensor], isa: str = "") -> tuple[Tensor, ...]:
+    blocks = [Block(*b[:3], b[2] * b[3]) for b in BLOCKS]
+    return attend_sets(blocks, _packed(given[2:-5]), given[:2], *_starts_and_levels(given), FACTOR, isa)
 
 
 def _values_of_several(inputs: list[Tensor], gradients: list[Tensor], isa: str | None) -> list[Tensor]:
     given = [x.clone().requires_grad_() for x in inputs]
-    blocks, xs, starts, levels = _blocks_and(given)
     if isa is None:
+        starts, levels = _starts_and_levels(given)
         sums = [v.unsqueeze(2) + (0.0 if s is None else s) for s, v in zip(starts, levels, strict=True)]
-        for block in blocks:
-            terms = SetAttention.apply(xs[block.source], *block.maps, block.heads).unbind(0)
-            for target, term in zip(block.targets, terms, strict=True):
+        for i, (source, targets, heads, _) in enumerate(BLOCKS):
+            terms = SetAttention.apply(given[source], *given[2 + 4 * i : 6 + 4 * i], heads).unbind(0)
+            for target, term in zip(targets, terms, strict=True):
                 sums[target] = sums[target] + FACTOR * term
     else:
-        sums = list(attend_sets(blocks, xs, starts, levels, FACTOR, isa))
+        sums = list(_attend_several(given, isa))
     return [*(z.detach() for z in sums), *torch.autograd.grad(sums, given, gradients)]
 
 
@@ -181,8 +192,7 @@ def test_several_blocks_do_not_depend_on_the_batch_or_on_threads(generator: Gene
     assert all(torch.equal(a, b) for a, b in zip(together, threaded, strict=True))
     for n in range(23):
         alone = [x[:, n : n + 1].contiguous() if x.ndim > 1 and x.shape[1] == 23 else x for x in inputs]
-        blocks, xs, starts, levels = _blocks_and(alone)
-        for one, many in zip(attend_sets(blocks, xs, starts, levels, FACTOR), together, strict=False):
+        for one, many in zip(_attend_several(alone), together, strict=False):
             assert torch.equal(one, many[:, n : n + 1])
 
 
@@ -190,16 +200,18 @@ def test_what_does_not_fit_is_refused(generator: Generator):
     x, *maps = (t.float() for t in _inputs((3, 2, 4, 1, 2, 5), generator))
     start, level = torch.zeros(8, 2, 5), torch.zeros(8, 2)
 
-    def attend(x=x, source=0, targets=(0,), heads=2, maps=tuple(maps), starts=(start,), isa="", xs=1):
-        block = Block(source, targets, heads, maps)
-        return attend_sets([block], [x] * xs, [s.clone() for s in starts], [level] * len(starts), 1.0, isa)
+    def attend(x=x, source=0, targets=(0,), heads=2, starts=(start,), isa="", xs=1):
+        block = Block(source, targets, heads, 8)
+        return attend_sets(
+            [block], _packed(maps), [x] * xs, [s.clone() for s in starts], [level] * len(starts), 1.0, isa
+        )
 
     for wrong, message in [
-        ({"x": x[:2].contiguous()}, "weight, bias: expected"),
+        ({"x": x[:2].contiguous()}, "matrices, biases: expected"),
         ({"heads": 3}, "heads: expected a divisor"),
         ({"starts": (torch.zeros(8, 2, 4),)}, "sums: expected \\(out, N, T\\)"),
         ({"starts": (start, start)}, "sums: expected each to be a target"),
-        ({"targets": (0, 0)}, "targets: expected J of them"),
+        ({"targets": (0, 0)}, "matrices, biases: expected"),
         ({"targets": (1,)}, "targets: expected indices of sums"),
         ({"source": 1}, "sources: expected indices of xs"),
         ({"xs": 2}, "xs: expected each to be a source"),

@@ -56,23 +56,20 @@ def _attend_by_loops(x: Tensor, qkv: list[tuple[Tensor, Tensor]], out: tuple[Ten
 @pytest.mark.parametrize("size", [1.0, 40.0], ids=["small scores", "large scores"])
 def test_set_attention_is_one_query_at_a_time(size: float, generator: Generator):
     count, num_in, num_out, heads = 2, 3, 6, 3
-    layer = Attentions(num_in, num_out, count, heads, generator).double()
+    layer = Attentions([(num_in, num_out, count), (2, heads, 1)], heads, generator).double()
     maps, shifts = (
         _draw(3 * count, num_out, num_in, generator=generator),
         _draw(3 * count, num_out, generator=generator),
     )
-    state = {
-        "weight": layer.ordered(maps * size, heads),
-        "bias": layer.ordered(shifts.unsqueeze(2), heads).flatten(),
-        "out_weight": _draw(count, num_out, num_out, generator=generator),
-        "out_bias": _draw(count, num_out, generator=generator),
-    }
-    layer.load_state_dict(state)
+    out_weight, out_bias = (_draw(*s, generator=generator) for s in ((count, num_out, num_out), (count, num_out)))
+    ordered = (layer.ordered(maps * size, heads), layer.ordered(shifts.unsqueeze(2), heads).flatten())
+    blocks = [(*ordered, out_weight, out_bias), layer.maps()[1]]
+    layer.load_state_dict(dict(zip(("matrices", "biases"), layer.packed(blocks), strict=True)))
     x = _draw(num_in, 4, 5, generator=generator)
-    z = layer(x)
+    z = layer([x, x[:2]])[0]
     for t, n in product(range(count), range(4)):
         qkv = [(size * maps[kind * count + t], shifts[kind * count + t]) for kind in range(3)]
-        expected = _attend_by_loops(x[:, n], qkv, (state["out_weight"][t], state["out_bias"][t]), heads)
+        expected = _attend_by_loops(x[:, n], qkv, (out_weight[t], out_bias[t]), heads)
         torch.testing.assert_close(z[t, :, n], expected, rtol=1e-9, atol=1e-9)
 
 
@@ -148,8 +145,9 @@ def _pair_by_loops(layer: DWSLayer, x: Tensor, s: int, t: int, num_out: int) -> 
         return y + (weight @ x.reshape(len(x), -1).amax(1) + pooled.bias[first, :, 0]).view(-1, *(1 for _ in sizes))
     axis = shared[0]
     vectors = x if x.ndim == 2 else x.amax(2 - source.free.index(axis))
-    place = next(i for i, (s_, a, ts) in enumerate(layer.along) if s_ == s and a == axis and t in ts)
-    sets, number = layer.sets[place], layer.along[place][2].index(t)
+    ways = layer.along[axis]
+    place = next(i for i, (s_, ts) in enumerate(ways) if s_ == s and t in ts)
+    sets, number = layer.sets[str(axis)][place], ways[place][1].index(t)
     for i in range(SPEC.dims[axis]):
         value = sets.each[number] @ vectors[:, i] + sets.each_bias[number, :, 0] - sets.pooled[number] @ vectors.amax(1)
         where = (slice(None), *(i if a == axis else slice(None) for a in target.free))
@@ -180,7 +178,7 @@ def test_a_layer_has_all_pairs_once_and_a_near_one_those_that_share_an_axis(gene
     places = sites(SPEC)
     for near in (False, True):
         layer = DWSLayer(places, 1, 1, Style("max", "ds", 1, 1, near), generator)
-        found = [(s, t) for s, _, targets in layer.along for t in targets]
+        found = [(s, t) for ways in layer.along.values() for s, targets in ways for t in targets]
         found += [(s, t) for t, sources in layer.sources.items() for s in sources]
         found += [(int(s), int(s)) for s in layer.matrices]
         axes = [set(place.free + place.fixed) for place in places]

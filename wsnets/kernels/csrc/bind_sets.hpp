@@ -7,11 +7,13 @@ namespace {
 
 using Many = std::vector<Floats>;
 
-// What several problems are made of: lists of the same length, or of four arrays for each; problems of one x in a row.
+// What several problems are made of: lists of the same length, and their maps in a row; problems of one x in a row.
 struct Given {
     const Many& xs;  // (in, N, T)
     const std::vector<int>& sources;  // which x each problem has
-    const Many& maps;  // weight, bias, out_weight, out_bias of each
+    const Floats& matrices;  // weight, out_weight, out_bias of each
+    const Floats& biases;  // bias of each
+    const std::vector<int>& outs;  // outputs of each
     const std::vector<int>& heads;
     const std::vector<std::vector<int>>& targets;  // of each: which sums
     const std::vector<Floats>& sums;  // (out, N, T)
@@ -21,38 +23,45 @@ struct Given {
     float scale;
 };
 
-nf::Problem problem_of(const Given& given, std::size_t i) {
+// Where the maps of a problem begin among all matrices and biases.
+struct Place {
+    std::int64_t matrix, bias;
+
+    Place after(const nf::Problem& p) const {
+        const std::int64_t j = p.num_targets, out = p.num_out, rows = 3 * j * out;
+        return {matrix + rows * p.num_in + j * out * out + j * out, bias + rows};
+    }
+};
+
+nf::Problem problem_of(const Given& given, std::size_t i, const Place& place) {
     const auto source = static_cast<std::size_t>(given.sources[i]);
     expect(source < given.xs.size(), "sources: expected indices of xs");
     const Floats& x = given.xs[source];
-    const Floats &weight = given.maps[4 * i], &bias = given.maps[4 * i + 1], &out_weight = given.maps[4 * i + 2],
-                 &out_bias = given.maps[4 * i + 3];
     const bool same_sets = x.ndim() == 3 && x.size() > 0 && given.xs[0].ndim() == 3 && x.shape(1) == given.xs[0].shape(1) &&
                            x.shape(2) == given.xs[0].shape(2);
     expect(same_sets, "x: expected (in, N, T), none of them zero, the same N and T for all");
-    expect(out_weight.ndim() == 3 && out_weight.shape(0) > 0, "out_weight: expected (J, out, out)");
+    expect(!given.targets[i].empty(), "targets: expected one or more");
     nf::Problem p{};
     p.num_in = static_cast<int>(x.shape(0));
     p.num_fields = static_cast<std::int64_t>(x.shape(1));
     p.size = static_cast<int>(x.shape(2));
-    p.num_targets = static_cast<int>(out_weight.shape(0));
-    p.num_out = static_cast<int>(out_weight.shape(1));
+    p.num_targets = static_cast<int>(given.targets[i].size());
+    p.num_out = given.outs[i];
     p.num_heads = given.heads[i];
     p.is_first = i == 0 || given.sources[i - 1] != given.sources[i];
     p.is_last = i + 1 == given.sources.size() || given.sources[i + 1] != given.sources[i];
     p.scale = given.scale;
-    const std::int64_t rows = 3LL * p.num_targets * p.num_out;
     expect(p.num_heads >= 1 && p.num_out >= 1 && p.num_out % p.num_heads == 0,
            "heads: expected a divisor of the number of outputs");
-    expect(has_shape(weight, {rows, p.num_in}) && has_shape(bias, {rows}),
-           "weight, bias: expected (3 J out, in), (3 J out,)");
-    expect(has_shape(out_weight, {p.num_targets, p.num_out, p.num_out}) && has_shape(out_bias, {p.num_targets, p.num_out}),
-           "out_weight, out_bias: expected (J, out, out), (J, out)");
+    const Place end = place.after(p);
+    expect(end.matrix <= static_cast<std::int64_t>(given.matrices.size()) &&
+               end.bias <= static_cast<std::int64_t>(given.biases.size()),
+           "matrices, biases: expected the maps of all problems");
     p.x = x.data();
-    p.weight = weight.data();
-    p.bias = bias.data();
-    p.out_weight = out_weight.data();
-    p.out_bias = out_bias.data();
+    p.weight = given.matrices.data() + place.matrix;
+    p.out_weight = p.weight + 3LL * p.num_targets * p.num_out * p.num_in;
+    p.out_bias = p.out_weight + static_cast<std::int64_t>(p.num_targets) * p.num_out * p.num_out;
+    p.bias = given.biases.data() + place.bias;
     if (!given.saved.empty()) {
         expect(has_shape(given.saved[i], {p.num_targets, p.num_fields, nf::saved_of_field(p)}),
                "saved: expected (J, N, numbers of a field)");
@@ -63,7 +72,6 @@ nf::Problem problem_of(const Given& given, std::size_t i) {
 
 // The targets of a problem; a sum's level, and whether it is fresh, are for the first problem that has it.
 void add_targets(const Given& given, std::size_t i, std::vector<bool>& seen, nf::Problem& p) {
-    expect(static_cast<int>(given.targets[i].size()) == p.num_targets, "targets: expected J of them");
     for (const int target : given.targets[i]) {
         const auto t = static_cast<std::size_t>(target);
         expect(t < given.sums.size(), "targets: expected indices of sums");
@@ -78,52 +86,62 @@ void add_targets(const Given& given, std::size_t i, std::vector<bool>& seen, nf:
 std::vector<nf::Problem> problems_of(const Given& given, int threads) {
     const std::size_t count = given.sources.size();
     expect(threads >= 1, "threads: expected 1 or more");
-    expect(count > 0 && !given.xs.empty() && given.maps.size() == 4 * count && given.heads.size() == count &&
+    expect(count > 0 && !given.xs.empty() && given.outs.size() == count && given.heads.size() == count &&
                given.targets.size() == count && (given.saved.empty() || given.saved.size() == count) &&
                given.levels.size() == given.sums.size() && given.fresh.size() == given.sums.size(),
-           "sources, maps, heads, targets, saved: expected one for each problem; sums, levels, fresh: one for each target");
+           "sources, outs, heads, targets, saved: expected one for each problem; sums, levels, fresh: one for each target");
     std::vector<bool> seen(given.sums.size(), false), begun(given.xs.size(), false);
     std::vector<nf::Problem> problems;
+    Place place{0, 0};
     for (std::size_t i = 0; i < count; ++i) {
-        nf::Problem p = problem_of(given, i);
+        nf::Problem p = problem_of(given, i, place);
+        place = place.after(p);
         const auto source = static_cast<std::size_t>(given.sources[i]);
         expect(!p.is_first || !begun[source], "sources: expected problems of one x in a row");
         begun[source] = true;
         add_targets(given, i, seen, p);
         problems.push_back(std::move(p));
     }
+    expect(place.matrix == static_cast<std::int64_t>(given.matrices.size()) &&
+               place.bias == static_cast<std::int64_t>(given.biases.size()),
+           "matrices, biases: expected the maps of all problems");
     for (const bool reached : seen) expect(reached, "sums: expected each to be a target");
     for (const bool read : begun) expect(read, "xs: expected each to be a source");
     return problems;
 }
 
-void attend(const Many& xs, const std::vector<int>& sources, const Many& maps, const std::vector<int>& heads,
-            const std::vector<std::vector<int>>& targets, const Many& sums, const std::vector<Optional>& levels,
-            const std::vector<bool>& fresh, const Many& saved, float scale, int threads, const std::string& isa) {
+void attend(const Many& xs, const std::vector<int>& sources, const Floats& matrices, const Floats& biases,
+            const std::vector<int>& outs, const std::vector<int>& heads, const std::vector<std::vector<int>>& targets,
+            const Many& sums, const std::vector<Optional>& levels, const std::vector<bool>& fresh, const Many& saved,
+            float scale, int threads, const std::string& isa) {
     const std::vector<nf::Problem> problems =
-        problems_of({xs, sources, maps, heads, targets, sums, levels, fresh, saved, scale}, threads);
+        problems_of({xs, sources, matrices, biases, outs, heads, targets, sums, levels, fresh, saved, scale}, threads);
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
     chosen.attend(problems, threads);
 }
 
-void attend_back(const Many& xs, const std::vector<int>& sources, const Many& maps, const std::vector<int>& heads,
-                 const std::vector<std::vector<int>>& targets, const Many& d_sums, const std::vector<Optional>& d_levels,
-                 const Many& saved, float scale, const std::vector<Optional>& d_xs, const Many& d_maps, int threads,
+void attend_back(const Many& xs, const std::vector<int>& sources, const Floats& matrices, const Floats& biases,
+                 const std::vector<int>& outs, const std::vector<int>& heads, const std::vector<std::vector<int>>& targets,
+                 const Many& d_sums, const std::vector<Optional>& d_levels, const Many& saved, float scale,
+                 const std::vector<Optional>& d_xs, const Floats& d_matrices, const Floats& d_biases, int threads,
                  const std::string& isa) {
     const std::vector<bool> fresh(d_sums.size(), false);
     const std::vector<nf::Problem> problems =
-        problems_of({xs, sources, maps, heads, targets, d_sums, d_levels, fresh, saved, scale}, threads);
-    expect(!saved.empty() && d_xs.size() == xs.size() && d_maps.size() == maps.size(),
-           "saved, d_xs, d_maps: expected one for each of what they belong to");
-    for (std::size_t i = 0; i < maps.size(); ++i)
-        expect(d_maps[i].size() == maps[i].size(), "d_maps: expected the sizes of the maps");
+        problems_of({xs, sources, matrices, biases, outs, heads, targets, d_sums, d_levels, fresh, saved, scale}, threads);
+    expect(!saved.empty() && d_xs.size() == xs.size() && d_matrices.size() == matrices.size() &&
+               d_biases.size() == biases.size(),
+           "saved, d_xs, d_matrices, d_biases: expected as many as what they belong to");
     for (std::size_t i = 0; i < xs.size(); ++i)
         expect(!d_xs[i].has_value() || d_xs[i]->size() == xs[i].size(), "d_xs: expected the sizes of xs");
     std::vector<nf::Gradients> gradients;
-    for (std::size_t i = 0; i < sources.size(); ++i)
-        gradients.push_back({data(d_xs[static_cast<std::size_t>(sources[i])]), d_maps[4 * i].data(),
-                             d_maps[4 * i + 1].data(), d_maps[4 * i + 2].data(), d_maps[4 * i + 3].data()});
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+        // As far into the gradients as the maps lie into theirs.
+        const auto of = [&](const float* map) { return d_matrices.data() + (map - matrices.data()); };
+        const nf::Problem& p = problems[i];
+        gradients.push_back({data(d_xs[static_cast<std::size_t>(sources[i])]), of(p.weight),
+                             d_biases.data() + (p.bias - biases.data()), of(p.out_weight), of(p.out_bias)});
+    }
     const Isa chosen = choose(isa);
     const nb::gil_scoped_release released;
     chosen.attend_back(problems, gradients, threads);

@@ -18,10 +18,10 @@ NB_MODULE(_native, m) {
     const auto same = nb::arg().noconvert();
     const auto same_or_none = nb::arg().noconvert().none();
     const auto any = nb::arg();
-    m.def("attend", &attend, same, any, same, any, any, same, same, any, same, any, any, any,
+    m.def("attend", &attend, same, any, same, same, any, any, any, same, same, any, same, any, any, any,
           "Add scale z to the sums; keep what the gradient needs in `saved`.");
-    m.def("attend_back", &attend_back, same, any, same, any, any, same, same, same, any, same, same, any, any,
-          "Write the gradients.");
+    m.def("attend_back", &attend_back, same, any, same, same, any, any, any, same, same, same, any, same, same, same, any,
+          any, "Write the gradients.");
     m.def("activate", &activate, same, any, any, any, any, same, same, any, any, "Normalise, activate and pool sets.");
     m.def("activate_back", &activate_back, same, any, any, any, any, same, same, any, any, same, any, any, any,
           "Write the gradients.");
