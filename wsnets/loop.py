@@ -340,8 +340,12 @@ def _restore(state: RunState, file: Path, identity: dict) -> None:
     difference = first_difference(data["identity"], identity)
     if difference is not None:
         raise ValueError(f"{file.parent} holds another run: {difference}; choose another folder or remove it")
-    state.model.load_state_dict(checkpoint.pick(tensors, "model"))
-    state.average.load_state_dict(checkpoint.pick(tensors, "average"))
+    try:
+        state.model.load_state_dict(checkpoint.pick(tensors, "model"))
+        state.average.load_state_dict(checkpoint.pick(tensors, "average"))
+    except RuntimeError as error:
+        which = "its tensors are not those of this network, whose layout may have changed since"
+        raise ValueError(f"{file}: {which}; choose another folder or remove it") from error
     state.best = checkpoint.pick(tensors, "best")
     for name, parameter in state.model.named_parameters():
         moments = checkpoint.pick(tensors, f"optimizer.{name}")

@@ -104,6 +104,16 @@ def test_a_parameter_of_any_memory_layout_resumes_exactly(task: Regression, tmp_
     assert torch.equal(cut.model.state_dict()["matrix"], whole.model.state_dict()["matrix"])
 
 
+def test_a_checkpoint_of_other_tensors_is_refused_in_one_line_and_kept(task: Regression, tmp_path: Path):
+    file = tmp_path / "c.safetensors"
+    run(model(), task, replace(CONFIG, epochs=1), file, {})
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=r"c\.safetensors: its tensors are not those of this network") as caught:
+        run(Turned(), task, replace(CONFIG, epochs=1), file, {})
+    assert "\n" not in str(caught.value)
+    assert file.read_bytes() == before
+
+
 def test_fewer_items_than_a_batch(task: Regression, tmp_path: Path):
     few = Regression(task.x[:3], task.y[:3])
     assert len(run(model(), few, replace(CONFIG, epochs=2), tmp_path / "c.safetensors", {}).history) == 2

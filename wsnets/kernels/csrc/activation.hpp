@@ -1,6 +1,7 @@
 // Sets y (F C, N, T), row r of channel r mod C: x = relu(norm(y)), pooled over T, and the gradient.
 //
-// Several sets in one go; one channel at a time stays in cache: its mean and variance over all its rows, then its values, need one reading.
+// Several sets in one go. One channel at a time stays in cache: its mean and variance over all its rows, then its values,
+// need one reading.
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -11,8 +11,8 @@ namespace {
 
 inline float inverse_of(const ChannelNorm& norm, int c) { return 1.0f / std::sqrt(norm.variance[c] + norm.epsilon); }
 
-// The gradient of y as an affine map, d scale + y slope + level, of that of norm(y), d: scale (d - mean(d) - h mean(h d)), h
-// = (y - mean) inverse; given the sums of d and of d (y - mean) over so many entries. The gradient of gamma is written.
+// The gradient of y as an affine map, d scale + y slope + level, of that of norm(y), d: scale (d - mean(d) - h mean(h d)),
+// h = (y - mean) inverse; given the sums of d and of d (y - mean) over so many entries. The gradient of gamma is written.
 struct NormBack {
     Buffer scale, slope, level;
 

@@ -87,8 +87,8 @@ struct MatrixGradients {
 
 // What is done to y (N, O, I, C) before it is mapped and after its gradient is known; null leaves a step out. Forward, rows
 // (C, N, O) and columns (C, N, I) are added, then mean and variance (C,) written. Backward, given x, the gradient y of
-// norm(x) becomes that of x, and d_gamma is written, by the sums d_shift and d_scaled of MatrixGradients; then sums of y are
-// written to rows and columns.
+// norm(x) becomes that of x, and d_gamma is written, by the sums d_shift and d_scaled of MatrixGradients; then sums of y
+// are written to rows and columns.
 struct Entries {
     std::int64_t num_fields;
     int num_rows, num_columns, channels;
@@ -98,7 +98,7 @@ struct Entries {
     ChannelNorm norm;
 };
 
-// Linear maps y = factor (W [x_1; ...; x_k] + b), b the sum of S biases, over M columns; and the gradients, given that of y.
+// Linear maps y = factor (W [x_1; ...; x_k] + b), b the sum of S biases, over M columns; and gradients, given that of y.
 struct LinearSource {
     const float* x;  // (in, M)
     float* dx;       // or null
