@@ -118,16 +118,17 @@ class AugmentConfig:
 
         Raises ValueError for a kind of symmetry that the fields lack, and for geometry of fields with an encoding.
         """
-        if self.symmetries:
-            batch = move(batch, generator, self.symmetries)
-        batch = self._geometry(batch, generator)
-        if self.noise:
-            batch = noise(batch, generator, self.noise, stds)
-        if self.dropout:
-            batch = dropout(batch, generator, self.dropout)
-        if self.prune:
-            batch = prune(batch, generator, self.prune)
-        return batch
+        with torch.autocast(generator.device.type, enabled=False):
+            if self.symmetries:
+                batch = move(batch, generator, self.symmetries)
+            batch = self._geometry(batch, generator)
+            if self.noise:
+                batch = noise(batch, generator, self.noise, stds)
+            if self.dropout:
+                batch = dropout(batch, generator, self.dropout)
+            if self.prune:
+                batch = prune(batch, generator, self.prune)
+            return batch
 
     def _geometry(self, batch: FieldBatch, generator: Generator) -> FieldBatch:
         n, size = len(batch), batch.spec.in_dim

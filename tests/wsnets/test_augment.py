@@ -173,6 +173,17 @@ def test_config_keeps_precision_and_gradients(dtype: torch.dtype, in_dim: int, g
     assert leaf.grad is not None
 
 
+def test_mixed_precision_changes_fields_in_their_own_dtype(generator: Generator) -> None:
+    fields = random_fields(SIREN(2, 1, hidden=(5,)), 20, generator, dtype=torch.float32)
+    state = generator.get_state()
+    expected = EVERY.apply(fields, generator)
+    generator.set_state(state)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = EVERY.apply(fields, generator)
+    assert found.flat().dtype == torch.float32
+    assert torch.equal(found.flat(), expected.flat())
+
+
 def test_config_geometry_stays_within_its_ranges(generator: Generator) -> None:
     fields = random_fields(SIREN(2, 1, hidden=(5,)), 200, generator)
     x = fields.weights[0]
