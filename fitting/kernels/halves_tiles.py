@@ -19,8 +19,8 @@ MAX_INPUTS = 3
 ACCEPTED = f"only on Hopper, with up to 64 units in each of up to 3 hidden layers and {MAX_INPUTS} inputs"
 DEFAULT: Precision = "mixed"
 PRECISIONS: tuple[Precision, ...] = ("mixed", "bf16")
-# (part of the input, part of the weight); what is left out is below 2^-24 of the product. Those of a weight's first
-# part come first, with a column of the bias's first part behind them: gradients are the sums over these.
+# (part of the input, part of the weight); what is left out is below 2^-24 of the product. Gradients are the sums over
+# the first two, 16 bits of the input, and over the column of the bias's first part, which is behind these.
 TERMS = ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2))
 
 # How every tile is compiled without a GPU: the precision, and whether points are drawn (for the longest of the losses).
@@ -32,37 +32,38 @@ SIGNATURE = {"inputs": "*bf16", "copies": "*bf16", **{n: t for n, t in triton_ti
 class HalvesTile:
     """points: of one pass forward and backward; warps: of the program that fits a field; wait: first layers
     whose activations wait for the backward pass in memory (the nearest caches) instead of registers; sums: whether
-    gradients of hidden weights are summed there."""
+    gradients of hidden weights are summed there; registers: that a thread may have, fewer where more programs then
+    fit on a multiprocessor."""
 
     points: int
     warps: int
     wait: int = 0
     sums: bool = False
+    registers: int = 255
 
 
 # Chip -> (activation, padded width, hidden layers, columns of an input, most outputs) -> tile: of those that spill
-# nothing there, the one that needs the fewest instructions for the warps it leaves room for; that of 2-32-32-1 is the
-# fastest of those timed on a card.
+# nothing there, the one that needs the fewest instructions for the warps it leaves room for.
 Key = tuple[Activation, int, int, int, int]
 HALVES: dict[int, dict[Key, HalvesTile]] = {
     90: {
-        ("sine", 16, 1, 16, 1): HalvesTile(64, 1),
-        ("sine", 16, 1, 16, 4): HalvesTile(32, 1),
-        ("sine", 16, 1, 32, 1): HalvesTile(32, 1),
-        ("sine", 16, 1, 32, 4): HalvesTile(32, 2),
-        ("sine", 16, 2, 16, 4): HalvesTile(32, 1),
-        ("sine", 16, 2, 32, 1): HalvesTile(32, 2),
-        ("sine", 16, 2, 32, 4): HalvesTile(32, 1),
-        ("sine", 16, 3, 16, 1): HalvesTile(32, 2),
+        ("sine", 16, 1, 16, 1): HalvesTile(32, 1, registers=96),
+        ("sine", 16, 1, 16, 4): HalvesTile(32, 1, registers=128),
+        ("sine", 16, 1, 32, 1): HalvesTile(32, 1, registers=128),
+        ("sine", 16, 1, 32, 4): HalvesTile(32, 1, registers=96),
+        ("sine", 16, 2, 16, 4): HalvesTile(32, 1, registers=168),
+        ("sine", 16, 2, 32, 1): HalvesTile(32, 1, registers=168),
+        ("sine", 16, 2, 32, 4): HalvesTile(32, 1, registers=168),
+        ("sine", 16, 3, 16, 1): HalvesTile(32, 1, registers=168),
         ("sine", 16, 3, 16, 4): HalvesTile(32, 1),
         ("sine", 16, 3, 32, 1): HalvesTile(32, 1),
-        ("sine", 16, 3, 32, 4): HalvesTile(32, 2),
-        ("sine", 32, 1, 16, 1): HalvesTile(16, 1),
-        ("sine", 32, 1, 16, 4): HalvesTile(32, 2),
-        ("sine", 32, 1, 32, 1): HalvesTile(16, 1),
-        ("sine", 32, 1, 32, 4): HalvesTile(32, 2),
-        ("sine", 32, 2, 16, 1): HalvesTile(32, 1),
-        ("sine", 32, 2, 16, 4): HalvesTile(32, 2),
+        ("sine", 16, 3, 32, 4): HalvesTile(32, 1),
+        ("sine", 32, 1, 16, 1): HalvesTile(32, 1, registers=168),
+        ("sine", 32, 1, 16, 4): HalvesTile(32, 1, registers=168),
+        ("sine", 32, 1, 32, 1): HalvesTile(32, 1, registers=168),
+        ("sine", 32, 1, 32, 4): HalvesTile(32, 1, registers=168),
+        ("sine", 32, 2, 16, 1): HalvesTile(16, 1, registers=144),
+        ("sine", 32, 2, 16, 4): HalvesTile(64, 2),
         ("sine", 32, 2, 32, 4): HalvesTile(64, 2),
         ("sine", 32, 3, 16, 4): HalvesTile(32, 2),
         ("sine", 32, 3, 32, 4): HalvesTile(32, 2),
@@ -70,26 +71,26 @@ HALVES: dict[int, dict[Key, HalvesTile]] = {
         ("sine", 64, 1, 32, 4): HalvesTile(64, 4),
         ("sine", 64, 2, 16, 4): HalvesTile(64, 4),
         ("sine", 64, 2, 32, 1): HalvesTile(64, 4),
-        ("sine", 64, 2, 32, 4): HalvesTile(128, 8),
-        ("sine", 64, 3, 16, 4): HalvesTile(64, 4, wait=2),
-        ("sine", 64, 3, 32, 4): HalvesTile(64, 4, wait=2, sums=True),
-        ("relu", 16, 1, 16, 4): HalvesTile(32, 1),
-        ("relu", 16, 1, 32, 4): HalvesTile(32, 2),
-        ("relu", 16, 2, 16, 4): HalvesTile(32, 1),
-        ("relu", 16, 2, 32, 4): HalvesTile(32, 1),
-        ("relu", 16, 3, 16, 4): HalvesTile(32, 2),
-        ("relu", 16, 3, 32, 4): HalvesTile(32, 1, wait=2),
-        ("relu", 32, 1, 16, 4): HalvesTile(32, 2),
-        ("relu", 32, 1, 32, 4): HalvesTile(32, 2),
-        ("relu", 32, 2, 16, 4): HalvesTile(32, 2),
-        ("relu", 32, 2, 32, 4): HalvesTile(32, 2),
+        ("sine", 64, 2, 32, 4): HalvesTile(64, 4),
+        ("sine", 64, 3, 16, 4): HalvesTile(64, 4, wait=1),
+        ("sine", 64, 3, 32, 4): HalvesTile(64, 4, wait=2),
+        ("relu", 16, 1, 16, 4): HalvesTile(32, 1, registers=128),
+        ("relu", 16, 1, 32, 4): HalvesTile(32, 1, registers=96),
+        ("relu", 16, 2, 16, 4): HalvesTile(32, 1, registers=168),
+        ("relu", 16, 2, 32, 4): HalvesTile(32, 1, registers=168),
+        ("relu", 16, 3, 16, 4): HalvesTile(32, 1),
+        ("relu", 16, 3, 32, 4): HalvesTile(32, 1),
+        ("relu", 32, 1, 16, 4): HalvesTile(32, 1, registers=168),
+        ("relu", 32, 1, 32, 4): HalvesTile(32, 1, registers=168),
+        ("relu", 32, 2, 16, 4): HalvesTile(64, 2),
+        ("relu", 32, 2, 32, 4): HalvesTile(32, 2, registers=168),
         ("relu", 32, 3, 16, 4): HalvesTile(32, 2),
         ("relu", 32, 3, 32, 4): HalvesTile(32, 2),
         ("relu", 64, 1, 16, 4): HalvesTile(64, 4),
         ("relu", 64, 1, 32, 4): HalvesTile(64, 4),
         ("relu", 64, 2, 16, 4): HalvesTile(64, 4),
-        ("relu", 64, 2, 32, 4): HalvesTile(64, 4, sums=True),
-        ("relu", 64, 3, 16, 4): HalvesTile(64, 4, wait=1, sums=True),
+        ("relu", 64, 2, 32, 4): HalvesTile(64, 4),
+        ("relu", 64, 3, 16, 4): HalvesTile(64, 4, wait=1),
         ("relu", 64, 3, 32, 4): HalvesTile(64, 4, wait=2, sums=True),
     },
 }
@@ -131,15 +132,25 @@ def parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return first, second, (x - first - second).bfloat16().float()
 
 
-def spread(x: Tensor) -> Tensor:
-    """Inputs (..., I) as rows of columns (..., K), float32 with bfloat16 values: terms, ones for biases, zeros."""
+def spread(x: Tensor, gradients: int = 0) -> Tensor:
+    """Inputs (..., I) as rows of columns (..., K + gradients), float32 with bfloat16 values: terms, ones for biases,
+    zeros to K; then once more those of which there are gradients, two parts and ones, and zeros."""
     inputs, split = x.shape[-1], parts(x)
-    rows = x.new_zeros(*x.shape[:-1], columns(inputs))
+    wide, own = columns(inputs), 2 * inputs + 1
+    rows = x.new_zeros(*x.shape[:-1], wide + gradients)
     for number, (part, _) in enumerate(TERMS):
-        first = number * inputs + (number > 2)
+        first = number * inputs + (number > 1)
         rows[..., first : first + inputs] = split[part]
-    rows[..., [3 * inputs, 6 * inputs + 1, 6 * inputs + 2]] = 1.0
+    rows[..., [2 * inputs, 6 * inputs + 1, 6 * inputs + 2]] = 1.0
+    if gradients:
+        rows[..., wide : wide + own] = rows[..., :own]
     return rows
+
+
+def narrow(spec: FieldSpec) -> int:
+    """Columns of the matrix that all gradients but those of hidden weights are summed in, a row for every unit: two
+    parts of every input, the biases of all hidden layers, the weights of all outputs, padded."""
+    return 8 if 2 * spec.dims[0] + len(spec.hidden) + spec.out_dim <= 8 else 16
 
 
 def copies(spec: FieldSpec, chosen: HalvesTile) -> int:
@@ -147,14 +158,14 @@ def copies(spec: FieldSpec, chosen: HalvesTile) -> int:
     activations of a tile that wait in memory, and their derivatives."""
     width, wide, above = padded(max(spec.hidden)), columns(spec.dims[0]), len(spec.hidden) - 1
     waiting = 2 * chosen.wait * chosen.points * width
-    return width * wide + above * (2 * width**2 + width * wide) + 32 * width + 16 * wide + waiting
+    return width * wide + above * (2 * width**2 + width * wide) + 16 * width + waiting
 
 
 def scratch(spec: FieldSpec, chosen: HalvesTile) -> int:
     """Floats of scratch memory of one field: gradients as the parameters are; in blocks as the products make them;
     losses, squared errors and gradients of the outputs' biases by points of a tile."""
     width, depth = padded(max(spec.hidden)), len(spec.hidden)
-    blocks = (depth - 1) * width**2 + width * columns(spec.dims[0]) + 8 * depth * width
+    blocks = (depth - 1) * width**2 + width * narrow(spec)
     return -(-spec.num_params // 16) * 16 + blocks + (2 + spec.out_dim) * chosen.points
 
 
@@ -180,6 +191,7 @@ def _constants(spec: FieldSpec, config: FitConfig, precision: Precision, chosen:
         "SCRATCH": scratch(spec, chosen),
         "WAIT": chosen.wait,
         "SUMS": chosen.sums,
+        "NARROW": narrow(spec),
     }
 
 
@@ -204,12 +216,15 @@ def choice(key: Key, chosen: HalvesTile, precision: Precision, drawn: bool, arch
     config = FitConfig(loss="bce", batch=1024) if drawn else FitConfig()
     points = f"{chosen.points} {'drawn ' if drawn else ''}points"
     waiting = f", {chosen.wait} wait" if chosen.wait else ""
+    memory = waiting + ", sums" * chosen.sums
+    few = f", {chosen.registers} registers" if chosen.registers < 255 else ""
     return Choice(
-        label=f"{'-'.join(map(str, spec.dims))} {activation}, {precision}, {points}{waiting}{', sums' * chosen.sums}",
+        label=f"{'-'.join(map(str, spec.dims))} {activation}, {precision}, {points}{memory}{few}",
         kernel="fitting.kernels.triton_halves:fit_halves",
         signature=SIGNATURE,
         constants=_constants(spec, config, precision, chosen),
         num_warps=chosen.warps,
         num_stages=1,
+        maxnreg=chosen.registers,
         archs=archs,
     )

@@ -41,7 +41,7 @@ def tier(spec: FieldSpec, config: FitConfig) -> Tier:
     if halves is not None:
         constants = halves_tiles.constants(spec, config, name)
         scratch, copies = constants["SCRATCH"], constants["COPIES"]
-        return Tier(fit_halves, constants, scratch, halves.warps, num_stages=1, copies=copies)
+        return Tier(fit_halves, constants, scratch, halves.warps, 1, halves.registers, copies)
     tile = triton_tiles.resident(spec, triton_tiles.precision(config))
     if tile is not None:
         constants, scratch = triton_tiles.constants(spec, config), triton_tiles.scratch(spec, tile)
@@ -98,7 +98,7 @@ class Lane:
         fields, points, inputs = len(weights), encoded.shape[-2], encoded.shape[-1]
         columns = -(-config.steps // config.curve_every)
         curves = torch.full((fields, columns), float("nan"), device=self.device)
-        taken = torch.empty(fields, dtype=torch.int32, device=self.device)
+        taken = torch.zeros(fields, dtype=torch.int32, device=self.device)
         final = torch.empty(fields, device=self.device)
         chosen = self.tier
         scratch = torch.zeros(fields * chosen.scratch, device=self.device)
@@ -134,7 +134,8 @@ class Lane:
         if not self.tier.copies:
             return sent
         # Triton's interpreter, on the CPU, has no bfloat16: it takes bfloat16 values as float32.
-        return halves_tiles.spread(sent).to(torch.bfloat16 if self.gpu else torch.float32)
+        rows = halves_tiles.spread(sent, self.tier.constants["NARROW"])
+        return rows.to(torch.bfloat16 if self.gpu else torch.float32)
 
     def _send(self, name: str, value: Tensor) -> Tensor:
         """A copy on the device, by way of pinned memory."""

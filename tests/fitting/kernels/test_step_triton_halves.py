@@ -25,14 +25,26 @@ def test_a_product_of_columns_has_the_bits_of_a_float32_one(inputs: int) -> None
     w, b = torch.randn(8, inputs, generator=generator), torch.randn(8, generator=generator)
     weights = torch.zeros(8, halves_tiles.columns(inputs))
     for number, (_, part) in enumerate(halves_tiles.TERMS):
-        first = number * inputs + (number > 2)
+        first = number * inputs + (number > 1)
         weights[:, first : first + inputs] = halves_tiles.parts(w)[part]
-    places = [3 * inputs, 6 * inputs + 1, 6 * inputs + 2]
+    places = [2 * inputs, 6 * inputs + 1, 6 * inputs + 2]
     weights[:, places] = torch.stack(halves_tiles.parts(b), dim=1)
     rows = halves_tiles.spread(x)
     assert torch.equal(rows, rows.bfloat16().float())
     found, expected = rows.double() @ weights.double().T, x.double() @ w.double().T + b.double()
     assert (found - expected).abs().max() < 2.0**-22 * (1 + inputs)
+
+
+@pytest.mark.parametrize("inputs", range(1, halves_tiles.MAX_INPUTS + 1))
+def test_columns_of_gradients_are_the_first_ones_again(inputs: int) -> None:
+    x = torch.rand(50, inputs, generator=torch.Generator().manual_seed(inputs)) * 2 - 1
+    rows, wide = halves_tiles.spread(x, 16), halves_tiles.columns(inputs)
+    assert torch.equal(rows[:, :wide], halves_tiles.spread(x))
+    again, zeros = rows[:, wide:].split([2 * inputs + 1, 15 - 2 * inputs], dim=1)
+    assert torch.equal(again, rows[:, : 2 * inputs + 1])
+    assert (again[:, -1] == 1).all()
+    assert (zeros == 0).all()
+    assert (again[:, :inputs] + again[:, inputs:-1] - x).abs().max() <= 2.0**-16  # 16 of 24 bits
 
 
 def test_parts_are_the_number() -> None:
