@@ -281,17 +281,15 @@ def _gather(
 @triton.jit(do_not_specialize=_INTEGERS)
 def fit_halves(
     weights, first, second, inputs, targets, ids, rates, channels, taken, curves, final, scratch, copies, zero,
-    num_points, count, coords_stride, steps, seed, min_steps, curve_every, num_curves,
-    target_mse, beta2, keep1, keep2, eps, l2,
-    LAYOUT: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr, SINE: tl.constexpr,
+    num_points, count, coords_stride, steps, seed, min_steps, curve_every, num_curves, target_mse, beta2, keep1, keep2,
+    eps, l2, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr, SINE: tl.constexpr,
     LOSS: tl.constexpr, SAMPLED: tl.constexpr, EXACT: tl.constexpr, COPIES: tl.constexpr, SCRATCH: tl.constexpr,
     WAIT: tl.constexpr, SUMS: tl.constexpr, NARROW: tl.constexpr,
 ):  # fmt: skip
     """Fit field program_id(0) of N; what has the name of an argument of fit_resident is the same.
 
     inputs (M, E), or (N, M, E) with coords_stride = M * E (else 0): halves_tiles.spread of the coordinates, bfloat16,
-    E = COLUMNS + NARROW; scratch (N, SCRATCH): see halves_tiles.scratch; copies (N, COPIES): bfloat16, see there;
-    taken (N,): zeros, which count the steps, for want of a register.
+    E = COLUMNS + NARROW; scratch (N, SCRATCH), copies (N, COPIES) bfloat16: see halves_tiles; taken (N,): zeros.
     """
     LAST: tl.constexpr = len(LAYOUT) - 1
     OUTPUTS: tl.constexpr = LAYOUT[LAST][1]
@@ -317,9 +315,8 @@ def fit_halves(
             tl.debug_barrier()  # all threads see the sums of the tile before
             g = _tile(
                 held, g, blocks, blocks + POINTS, start > 0, copies + field * COPIES + WAITING,
-                weights + (field * SIZE + LAYOUT[LAST][3]), rows, place, inside,
-                targets + field * num_points * OUTPUTS, channels, inverse,
-                LAYOUT, WIDTH, COLUMNS, TILE, SINE, LOSS, EXACT, WAIT, SUMS, NARROW,
+                weights + (field * SIZE + LAYOUT[LAST][3]), rows, place, inside, targets + field * num_points * OUTPUTS,
+                channels, inverse, LAYOUT, WIDTH, COLUMNS, TILE, SINE, LOSS, EXACT, WAIT, SUMS, NARROW,
             )  # fmt: skip
         tl.debug_barrier()
         blocks = scratch + _field() * SCRATCH + AREAS
