@@ -107,7 +107,8 @@ def _part_size(task: StepTask, lanes: int) -> int:
     scratch = chosen.scratch + chosen.copies // 2
     own_points = task.encoded[0].numel() if task.encoded.ndim == 3 else 0
     if own_points and chosen.copies:
-        own_points += task.encoded.shape[1] * (halves_tiles.columns(task.encoded.shape[2]) + 16) * 3 // 2
+        row = chosen.constants["COLUMNS"] + chosen.constants["NARROW"]
+        own_points += task.encoded.shape[1] * row * 3 // 2
     floats = 3 * task.start.spec.num_params + task.targets[0].numel() + own_points + scratch
     return max(1, min(max(_FIELDS, -(-len(task.ids) // lanes)), _BYTES // (4 * floats)))
 

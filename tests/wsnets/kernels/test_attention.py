@@ -80,7 +80,7 @@ def test_values_and_gradients_are_as_exact_as_torchs(
 ):
     heads, targets, out = case[1], case[3], case[1] * case[2]
     draws = []
-    for _ in range(32):  # of large scores a few nearly equal ones make most of the error: by luck, ours or torch's
+    for _ in range(8):
         inputs = _inputs(case, generator, size)
         shape = (targets, out, *case[4:])
         start, gradient = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))

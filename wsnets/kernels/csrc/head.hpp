@@ -52,33 +52,34 @@ inline bool is_safe(const Head& head) {
     return bound <= kSafe * kSafe;
 }
 
-// level[i] = -max_j of the scores of query i, or 0 where nothing needs to be subtracted.
+// level[i] = -max_j <q_i, k_j>, or 0 where nothing needs to be subtracted. It is before the factor is taken: rounding
+// that would cost most where scores are large.
 inline void find_levels(Head head, bool safe, float* level) {
     for (int i = 0; i < head.padded; i += kLanes) {
         vec largest{};
         for (int j = 0; j < head.size && !safe; ++j) {
             vec score{};
             for (int d = 0; d < head.channels; ++d)
-                score += load(head.q + d * head.ld + i) * head.factor * head.k[d * head.ld + j];
+                score += load(head.q + d * head.ld + i) * head.k[d * head.ld + j];
             largest = j == 0 ? score : larger(score, largest);
         }
         store(level + i, -largest);
     }
 }
 
-// mixed / denominator + q of a vector of queries; `attend_keys` takes U keys.
+// mixed / denominator + q of a vector of queries; `attend_keys` takes U keys. q has the factor where all is safe.
 template <int D, int U, bool safe>
-NF_INLINE void attend_keys(const vec (&q)[D], vec start, const float* k, const float* v, std::ptrdiff_t ld, vec (&mixed)[D],
-                           vec& denominator) {
+NF_INLINE void attend_keys(const vec (&q)[D], vec level, float factor, const float* k, const float* v, std::ptrdiff_t ld,
+                           vec (&mixed)[D], vec& denominator) {
     vec e[U];
 #pragma GCC unroll 4
-    for (int u = 0; u < U; ++u) e[u] = safe ? q[0] * k[u] : start + q[0] * k[u];
+    for (int u = 0; u < U; ++u) e[u] = q[0] * k[u];
 #pragma GCC unroll 8
     for (int d = 1; d < D; ++d)
 #pragma GCC unroll 4
         for (int u = 0; u < U; ++u) e[u] += q[d] * k[d * ld + u];
 #pragma GCC unroll 4
-    for (int u = 0; u < U && !safe; ++u) e[u] = larger(e[u], splat(-126.0f));
+    for (int u = 0; u < U && !safe; ++u) e[u] = larger((e[u] + level) * factor, splat(-126.0f));
     exp2(e);
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u) {
@@ -95,15 +96,17 @@ inline void attend(Head head, const float* level, float* o, float* inverse) {
         vec q[D], mixed[D], denominator{};
 #pragma GCC unroll 8
         for (int d = 0; d < D; ++d) {
-            q[d] = load(head.q + d * head.ld + i) * head.factor;
+            q[d] = load(head.q + d * head.ld + i);
+            if (safe) q[d] *= head.factor;
             mixed[d] = vec{};
         }
-        const vec start = load(level + i);
+        const vec own = load(level + i);
+        const float f = head.factor, *k = head.k, *v = head.v;
         int j = 0;
 #pragma GCC unroll 1
         for (; j + kKeys <= head.size; j += kKeys)
-            attend_keys<D, kKeys, safe>(q, start, head.k + j, head.v + j, head.ld, mixed, denominator);
-        for (; j < head.size; ++j) attend_keys<D, 1, safe>(q, start, head.k + j, head.v + j, head.ld, mixed, denominator);
+            attend_keys<D, kKeys, safe>(q, own, f, k + j, v + j, head.ld, mixed, denominator);
+        for (; j < head.size; ++j) attend_keys<D, 1, safe>(q, own, f, k + j, v + j, head.ld, mixed, denominator);
         const vec share = 1.0f / denominator;
         store(inverse + i, share);
 #pragma GCC unroll 8
@@ -135,19 +138,20 @@ inline void clear_padding(Head head, float* x) {
 // Gradients of k and v for a vector of keys; the scores' go to `turned`, (keys, queries). `Keys::take` takes U queries.
 template <int D>
 struct Keys {
+    float factor;
     vec k[D], v[D], to_k[D], to_v[D];
 
     template <int U, bool safe>
     NF_INLINE void take(const float* q, std::ptrdiff_t ld, const float* g, int p, const float* level, float* ds) {
         vec e[U], slope[U];
 #pragma GCC unroll 4
-        for (int u = 0; u < U; ++u) e[u] = safe ? k[0] * q[u] : level[u] + k[0] * q[u];
+        for (int u = 0; u < U; ++u) e[u] = k[0] * q[u];
 #pragma GCC unroll 8
         for (int d = 1; d < D; ++d)
 #pragma GCC unroll 4
             for (int u = 0; u < U; ++u) e[u] += k[d] * q[d * ld + u];
 #pragma GCC unroll 4
-        for (int u = 0; u < U && !safe; ++u) e[u] = larger(e[u], splat(-126.0f));
+        for (int u = 0; u < U && !safe; ++u) e[u] = larger((e[u] + level[u]) * factor, splat(-126.0f));
         exp2(e);
 #pragma GCC unroll 4
         for (int u = 0; u < U; ++u) slope[u] = g[D * p + u] + v[0] * g[u];
@@ -178,9 +182,11 @@ inline void attend_back(Head head, const HeadSpace& space, float natural, float*
     const int p = head.padded;
     for (int j = 0; j < p; j += kLanes) {
         Keys<D> keys;
+        keys.factor = head.factor;
 #pragma GCC unroll 8
         for (int d = 0; d < D; ++d) {
-            keys.k[d] = load(head.k + d * head.ld + j) * head.factor;
+            keys.k[d] = load(head.k + d * head.ld + j);
+            if (safe) keys.k[d] *= head.factor;
             keys.v[d] = load(head.v + d * head.ld + j);
             keys.to_k[d] = keys.to_v[d] = vec{};
         }
@@ -224,8 +230,8 @@ inline void exponentials(Head head, const float* level, float* e) {
     multiply<Order::columns, Start::zero>(head.size, p, head.channels, head.k, head.ld, head.q, head.ld, e, p);
     for (int j = 0; j < head.size; ++j)
         for (int i = 0; i < p; i += kLanes) {
-            const vec score = load(e + j * p + i) * head.factor + load(level + i);
-            vec power[1] = {larger(score, splat(-126.0f))};
+            const vec score = load(e + j * p + i) + load(level + i);
+            vec power[1] = {larger(score * head.factor, splat(-126.0f))};
             exp2(power);
             store(e + j * p + i, power[0]);
         }
