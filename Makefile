@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch
 BIN := .venv/bin
 
-.PHONY: demo view test setup lint bench gpu-check
+.PHONY: demo view test setup lint bench gpu-check gpu-readers
 
 demo: setup  ## fit 1,797 digits, read them from their weights, and show both
 	$(BIN)/nf demo
@@ -12,8 +12,9 @@ demo: setup  ## fit 1,797 digits, read them from their weights, and show both
 view: demo  ## the demo's fields and its reader in the browser
 	$(BIN)/nf view runs/demo/fields --beside digits --network runs/demo/reader
 
+# One process a core, each with one thread: most tests are small, and two threads of one small test only wait.
 test: setup  ## all tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 setup: .venv/.installed  ## an environment in .venv with the tested versions, and the native module built
 
@@ -30,6 +31,9 @@ bench: setup  ## every benchmark, appended to benchmarks/
 
 gpu-check:  ## what only a GPU can show, in 8 minutes: no install, but torch, triton, numpy, safetensors, pyarrow, imageio
 	$(PYTHON) -m apps.bench.gpu
+
+gpu-readers:  ## accuracy from 55,000 fields and of MWT at its published size, on a GPU: the same packages
+	$(PYTHON) -m apps.bench.gpu_readers
 
 # The install is editable: Python files are used where they lie, so that only what is compiled or declared makes it
 # stale. Torch goes first and by itself, so that another build of it can be chosen, as in

@@ -11,15 +11,18 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Self, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Generator, Tensor
 
 from neuralfields import symmetry
 from neuralfields.batch import FieldBatch
+from neuralfields.spec import FieldSpec
 from neuralfields.symmetry import Kind
-from wsnets.augment_geometry import resize, rotate, shift
+from wsnets.augment_geometry import flip, resize, rotate, shift
+
+Axis = Literal["x", "y", "z"]
 
 
 def move(batch: FieldBatch, generator: Generator, kinds: tuple[str, ...] | None = None) -> FieldBatch:
@@ -73,14 +76,18 @@ class AugmentConfig:
     """Which changes are made, all off by default; applied in the order of the settings.
 
     symmetries: kinds of neuralfields.symmetry to move by ("permutation", "sign", "phase", "scale"); resize: range of
-    factors, log-uniform, as (0.8, 1.25), one factor a field; rotation: degrees, uniform in +- this (three coordinates:
-    about a uniformly random axis); shift: coordinates of [-1, 1], uniform in +- this for each; noise: Gaussian, in
-    standard deviations of each parameter's entries over the batch; dropout: probability that a weight is 0, in [0, 1);
-    prune: largest share of a layer's smallest weights set to 0, in [0, 1). Raises ValueError for values outside these.
+    factors, log-uniform, as (0.8, 1.25), one factor a field; flip: axes along which half of the fields are mirrored,
+    "x" being left and right of a picture, "y" up and down; quarters: turned by 0, 90, 180 or 270 degrees (three
+    coordinates: about one of the axes); rotation: degrees, uniform in +- this (three coordinates: about a uniformly
+    random axis); shift: coordinates of [-1, 1], uniform in +- this for each; noise: Gaussian, in standard deviations
+    of each parameter's entries over the batch; dropout: probability that a weight is 0, in [0, 1); prune: largest
+    share of a layer's smallest weights set to 0, in [0, 1). Raises ValueError for values outside these.
     """
 
     symmetries: tuple[str, ...] = ()
     resize: tuple[float, float] = (1.0, 1.0)
+    flip: tuple[Axis, ...] = ()
+    quarters: bool = False
     rotation: float = 0.0
     shift: float = 0.0
     noise: float = 0.0
@@ -90,9 +97,12 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "symmetries", tuple(self.symmetries))
         object.__setattr__(self, "resize", tuple(float(factor) for factor in self.resize))
+        object.__setattr__(self, "flip", tuple(self.flip))
         unknown = [kind for kind in self.symmetries if kind not in get_args(Kind)]
         if unknown:
             raise ValueError(f"symmetries has {unknown[0]!r}: expected some of {', '.join(get_args(Kind))}")
+        if any(axis not in get_args(Axis) for axis in self.flip):
+            raise ValueError(f"flip={self.flip}: expected some of {', '.join(get_args(Axis))}")
         if len(self.resize) != 2 or not 0 < self.resize[0] <= self.resize[1] < math.inf:
             raise ValueError(f"resize={self.resize}: expected two positive factors, the smaller one first")
         for name in ("rotation", "shift", "noise"):
@@ -116,7 +126,8 @@ class AugmentConfig:
     def apply(self, batch: FieldBatch, generator: Generator, stds: Mapping[str, float] | None = None) -> FieldBatch:
         """Fields changed at random, in their dtype and on their device; stds: see `noise`.
 
-        Raises ValueError for a kind of symmetry that the fields lack, and for geometry of fields with an encoding.
+        Raises ValueError for a kind of symmetry or an axis that the fields lack, and for geometry of fields with an
+        encoding.
         """
         with torch.autocast(generator.device.type, enabled=False):
             if self.symmetries:
@@ -135,12 +146,27 @@ class AugmentConfig:
         if self.resize != (1.0, 1.0):
             low, high = (math.log(factor) for factor in self.resize)
             batch = resize(batch, (low + (high - low) * _uniform(generator, n, 1)).exp())
+        if self.flip:
+            named = torch.tensor(self._flipped(batch.spec), device=generator.device)
+            batch = flip(batch, (_uniform(generator, n, size) < 0.5) & named)
+        if self.quarters:
+            turns = torch.randint(4, (n,), generator=generator, device=generator.device)
+            batch = rotate(batch, 90 * turns, None if size == 2 else _axes(generator, n))
         if self.rotation:
             axis = None if size == 2 else torch.randn(n, 3, generator=generator, device=generator.device)
             batch = rotate(batch, (2 * _uniform(generator, n) - 1) * self.rotation, axis)
         if self.shift:
             batch = shift(batch, (2 * _uniform(generator, n, size) - 1) * self.shift)
         return batch
+
+    def _flipped(self, spec: FieldSpec) -> list[bool]:
+        """Which coordinates of `spec` the settings mirror."""
+        names = get_args(Axis)[: spec.in_dim]
+        unknown = [axis for axis in self.flip if axis not in names]
+        if unknown:
+            raise ValueError(f"flip has {unknown[0]!r}: expected some of {', '.join(names)} for these fields")
+        seen = names[::-1] if spec.in_dim == 2 and spec.axes == "ij" else names
+        return [name in self.flip for name in seen]
 
     def to_json(self) -> dict:
         """Plain JSON values; `from_json` gives back equal settings."""
@@ -154,6 +180,11 @@ class AugmentConfig:
         if unknown:
             raise ValueError(f"augment: unknown keys {unknown}; expected {known}")
         return cls(**data)
+
+
+def _axes(generator: Generator, n: int) -> Tensor:
+    """An axis of space for each of N fields: (N, 3)."""
+    return torch.eye(3, device=generator.device)[torch.randint(3, (n,), generator=generator, device=generator.device)]
 
 
 def _uniform(generator: Generator, *shape: int) -> Tensor:

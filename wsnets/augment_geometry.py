@@ -1,4 +1,4 @@
-"""Geometry of fields: shift, rotate and scale what a field shows, exactly, through its first layer.
+"""Geometry of fields: shift, rotate, mirror and scale what a field shows, exactly, through its first layer.
 
 f'(x) = f(A x + t)   where   W_1' = W_1 A,   b_1' = b_1 + W_1 t
 
@@ -73,6 +73,14 @@ def resize(fields: FieldBatch, factor: Tensor) -> FieldBatch:
     size = fields.spec.in_dim
     inverse = (1.0 / factor.double()).expand(*factor.shape[:-1], size)
     return reparametrise(fields, matrix=torch.diag_embed(inverse))
+
+
+def flip(fields: FieldBatch, mirrored: Tensor) -> FieldBatch:
+    """Mirror what fields show about the origin: f'(x) = f(S x), S = -1 where `mirrored`, 1 elsewhere, on the diagonal.
+
+    mirrored: (N, I) or (I,) bool, coordinates in the spec's order, as in `shift`. What is seen stays inside [-1, 1].
+    """
+    return reparametrise(fields, matrix=torch.diag_embed(1.0 - 2.0 * mirrored.double()))
 
 
 def screen(spec: FieldSpec, right: Tensor, down: Tensor) -> Tensor:

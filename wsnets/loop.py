@@ -26,6 +26,8 @@ Schedule = Literal["cosine", "constant"]
 Optimizer = Literal["adamw", "adam"]
 Precision = Literal["fp32", "bf16"]
 STREAM_MODEL, STREAM_EPOCH, STREAM_STEP = 17, 18, 19
+# A GPU has no cache to keep to, and a step of few items leaves it waiting for launches.
+_GPU_TIMES = 8
 # Parts of a time budget that the learning rate distinguishes.
 _PARTS = 10_000
 
@@ -103,6 +105,11 @@ def check(name: str, value: object, ok: bool, accepted: str) -> None:
         raise ValueError(f"{name}={value!r}: expected {accepted}")
 
 
+def together(at_once: int, device: torch.device) -> int:
+    """Items that go through a model together on a device; at_once: as many as suit a processor's cache (0: all)."""
+    return at_once * _GPU_TIMES if device.type == "cuda" else at_once
+
+
 def choose_device(name: str) -> torch.device:
     """The device called `name`; "auto": a GPU where there is one. Raises ValueError for one that is not there."""
     if name == "auto":
@@ -160,9 +167,9 @@ def run(
 
     identity: JSON values that say what this run is; a checkpoint of another run raises ValueError naming the first
     difference, as does a loss that is not finite. progress: called after every epoch; tick: after every step, with
-    the share of the training that is done and the step's loss. at_once: items that go through the model together; a
-    batch is cut into such pieces and their gradients added (0: the whole batch). With several processes each takes
-    its pieces of every batch, and the result is that of one process up to the order of sums.
+    the share of the training that is done and the step's loss. at_once: items that go through the model together, on
+    a GPU eight times as many; a batch is cut into such pieces and their gradients added (0: the whole batch). With
+    several processes each takes its pieces of every batch, and the result is that of one up to the order of sums.
     """
     keep_freed_memory()
     model = model.to(choose_device(config.device))
@@ -201,7 +208,7 @@ class _Loop:
         self.per_pass = task.num_items // self.batch
         self.per_epoch = max(1, config.epoch_items // self.batch) if config.epoch_items else self.per_pass
         self.steps = self.per_pass * config.epochs
-        self.at_once = at_once or -(-self.batch // processes.world)
+        self.at_once = together(at_once, self.device) or -(-self.batch // processes.world)
         self.order = (-1, torch.empty(0))
 
     def finished(self) -> bool:
@@ -289,13 +296,15 @@ class _Loop:
     def _average(self, step: int) -> None:
         # The average forgets faster at first, so that it does not stay near the initial weights.
         keep = min(self.config.ema, (1 + step) / (10 + step))
+        new = self.state.model.state_dict()
+        pairs = [(value, new[name]) for name, value in self.state.average.state_dict().items()]
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
         with torch.no_grad():
-            new = self.state.model.state_dict()
-            for name, value in self.state.average.state_dict().items():
-                if value.is_floating_point():
-                    value.lerp_(new[name], 1.0 - keep)
-                else:
-                    value.copy_(new[name])
+            # All in one launch, where that is what counts: a network may have a thousand tensors.
+            torch._foreach_lerp_([old for old, _ in floats], [value for _, value in floats], 1.0 - keep)
+            for old, value in pairs:
+                if not old.is_floating_point():
+                    old.copy_(value)
 
     def _finish_epoch(self, loss: float) -> None:
         state = self.state

@@ -16,7 +16,15 @@ ACTIVATIONS = ("sine", "relu", "tanh", "gauss", "gabor", "finer")
 N = 4
 SPEC = SIREN(2, 3, hidden=(7, 5))
 EVERY = AugmentConfig(
-    symmetries=("permutation", "sign"), resize=(0.5, 2.0), rotation=90.0, shift=0.5, noise=0.1, dropout=0.1, prune=0.1
+    symmetries=("permutation", "sign"),
+    resize=(0.5, 2.0),
+    flip=("x", "y"),
+    quarters=True,
+    rotation=90.0,
+    shift=0.5,
+    noise=0.1,
+    dropout=0.1,
+    prune=0.1,
 )
 
 
@@ -100,6 +108,37 @@ def test_config_resizes_then_turns_then_moves(in_dim: int, generator: Generator)
     x = points(fields, generator)
     expected = evaluate(fields, x @ matrix.mT + offset.mT)
     torch.testing.assert_close(evaluate(changed, x), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", ["ij", "xy"])
+def test_flips_and_quarter_turns_are_those_of_the_pixels(axes, generator: Generator) -> None:
+    fields = random_fields(SIREN(2, 1, hidden=(7, 5), w0=3.0, axes=axes), 60, generator)
+    picture = render.image(fields, (8, 8), clip=False)
+    turned = [picture.rot90(turns, dims=(1, 2)) for turns in range(4)]
+    for config, allowed in (
+        (AugmentConfig(flip=("x",)), [picture, picture.flip(2)]),
+        (AugmentConfig(flip=("y",)), [picture, picture.flip(1)]),
+        (AugmentConfig(quarters=True), turned),
+        (AugmentConfig(flip=("x",), quarters=True), turned + [seen.flip(2) for seen in turned]),
+    ):
+        changed = render.image(config.apply(fields, generator), (8, 8), clip=False)
+        same = torch.stack([(changed - seen).abs().amax((1, 2, 3)) < 1e-6 for seen in allowed])
+        assert torch.equal(same.sum(0), torch.ones(60, dtype=torch.int64))
+        assert (same.sum(1) > 0).all()
+
+
+def test_flips_and_quarter_turns_of_space_move_axes_onto_axes(generator: Generator) -> None:
+    fields = random_fields(SIREN(3, 1, hidden=(9, 5), w0=3.0), 200, generator)
+    before = fields.weights[0]
+    mirrored = torch.linalg.lstsq(before, AugmentConfig(flip=("x", "z")).apply(fields, generator).weights[0]).solution
+    diagonal = mirrored.diagonal(dim1=1, dim2=2).round()
+    torch.testing.assert_close(mirrored, torch.diag_embed(diagonal))
+    assert len(diagonal.unique(dim=0)) == 4
+    assert (diagonal[:, 1] == 1).all()
+    turned = torch.linalg.lstsq(before, AugmentConfig(quarters=True).apply(fields, generator).weights[0]).solution
+    torch.testing.assert_close(turned, turned.round())
+    assert (torch.linalg.det(turned) > 0).all()
+    assert len(turned.round().unique(dim=0)) == 10  # none, and three about each of three axes
 
 
 def test_rotation_in_space_is_right_handed_and_keeps_the_axis(generator: Generator) -> None:
@@ -225,6 +264,8 @@ def test_refusals(generator: Generator) -> None:
     fields = random_fields(SPEC, N, generator)
     with pytest.raises(ValueError, match="kinds has 'scale'"):
         AugmentConfig(symmetries=("scale",)).apply(fields, generator)
+    with pytest.raises(ValueError, match="flip has 'z': expected some of x, y"):
+        AugmentConfig(flip=("z",)).apply(fields, generator)
     with pytest.raises(ValueError, match="2 coordinates and an axis"):
         rotate(fields, torch.tensor(10.0), torch.ones(3))
     with pytest.raises(ValueError, match=r"offset has shape \(3,\): expected \(4, 2\) or \(2,\)"):
@@ -241,6 +282,7 @@ def test_refusals(generator: Generator) -> None:
         {"symmetries": ("turn",)},
         {"resize": (2.0, 1.0)},
         {"resize": (0.0, 1.0)},
+        {"flip": ("w",)},
         {"rotation": -1.0},
         {"noise": math.inf},
         {"dropout": 1.0},

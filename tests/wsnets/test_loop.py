@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsnets.heads import VectorHead
-from wsnets.loop import LoopConfig, RunState, generator, learning_rate, run
+from wsnets.loop import LoopConfig, RunState, generator, learning_rate, run, together
 
 CONFIG = LoopConfig(epochs=30, batch=16, lr=0.1, ema=0.9)
 
@@ -53,6 +53,12 @@ def test_it_solves_a_linear_problem(task: Regression, tmp_path: Path):
     solved = model()
     solved.load_state_dict(state.best)
     assert task.validate(solved)["score"] == state.best_score == max(row["score"] for row in state.history)
+
+
+def test_a_gpu_takes_more_items_at_once():
+    assert together(16, torch.device("cpu")) == 16
+    assert together(16, torch.device("cuda")) == 128
+    assert together(0, torch.device("cuda")) == 0  # the whole batch
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(task: Regression, tmp_path: Path):
