@@ -105,9 +105,12 @@ def check(name: str, value: object, ok: bool, accepted: str) -> None:
         raise ValueError(f"{name}={value!r}: expected {accepted}")
 
 
-def together(at_once: int, device: torch.device) -> int:
-    """Items that go through a model together on a device; at_once: as many as suit a processor's cache (0: all)."""
-    return at_once * _GPU_TIMES if device.type == "cuda" else at_once
+def together(at_once: int, share: int, device: torch.device) -> int:
+    """Items that go through a model together: at_once, which suits a processor's cache; share: a process's part of a
+    batch, for at_once = 0, and never exceeded on a GPU, which takes eight times as many."""
+    if device.type == "cuda" and at_once:
+        return min(at_once * _GPU_TIMES, share)
+    return at_once or share
 
 
 def choose_device(name: str) -> torch.device:
@@ -167,9 +170,10 @@ def run(
 
     identity: JSON values that say what this run is; a checkpoint of another run raises ValueError naming the first
     difference, as does a loss that is not finite. progress: called after every epoch; tick: after every step, with
-    the share of the training that is done and the step's loss. at_once: items that go through the model together, on
-    a GPU eight times as many; a batch is cut into such pieces and their gradients added (0: the whole batch). With
-    several processes each takes its pieces of every batch, and the result is that of one up to the order of sums.
+    the share of the training that is done and the step's loss. at_once: items that go through the model together, see
+    `together`; a batch is cut into such pieces and their gradients added (0: the whole batch). With several processes
+    each takes its pieces of every batch, and where these are the same the result is that of one up to the order of
+    sums.
     """
     keep_freed_memory()
     model = model.to(choose_device(config.device))
@@ -208,7 +212,7 @@ class _Loop:
         self.per_pass = task.num_items // self.batch
         self.per_epoch = max(1, config.epoch_items // self.batch) if config.epoch_items else self.per_pass
         self.steps = self.per_pass * config.epochs
-        self.at_once = together(at_once, self.device) or -(-self.batch // processes.world)
+        self.at_once = together(at_once, -(-self.batch // processes.world), self.device)
         self.order = (-1, torch.empty(0))
 
     def finished(self) -> bool:

@@ -56,9 +56,11 @@ def test_it_solves_a_linear_problem(task: Regression, tmp_path: Path):
 
 
 def test_a_gpu_takes_more_items_at_once():
-    assert together(16, torch.device("cpu")) == 16
-    assert together(16, torch.device("cuda")) == 128
-    assert together(0, torch.device("cuda")) == 0  # the whole batch
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert together(16, 64, cpu) == 16
+    assert together(0, 64, cpu) == together(0, 64, gpu) == 64
+    assert together(16, 1000, gpu) == 128
+    assert together(16, 64, gpu) == 64  # one of two processes: the other has its own
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(task: Regression, tmp_path: Path):

@@ -23,7 +23,7 @@ class DWSConfig:
     """width C; num_hidden: DWS layers after the first; pool: "max", "mean" or "sum"; set_layer: "sab" (set attention,
     `heads` heads, one in the last layer as published) or "ds" (deep sets); depth: linear maps of each pairwise MLP (sab
     has none); head_depth: of the invariant head; near: only pairs of tensors that share an axis ("diagonal" in the
-    public code); norm: "batch" or "none"; p_dropout in [0, 1); change: initial factor of what the editor changes.
+    public code); norm: "batch" or "none"; p_dropout in [0, 1); change: factor s of what the editor changes.
 
     normalise is "per_layer": the published statistics of every single weight differ between the neurons of a layer, so
     that with them a permutation changes the answer (measured: logits by 4.5 percent).
@@ -44,7 +44,7 @@ class DWSConfig:
     near: bool = False
     norm: Norm = "batch"
     p_dropout: float = 0.0
-    change: float = 0.01
+    change: float = 1e-4
 
     def __post_init__(self) -> None:
         for name, least in (("width", 1), ("num_hidden", 0), ("heads", 1), ("depth", 1), ("head_depth", 1)):
@@ -168,7 +168,7 @@ class DWSReader(nn.Module):
 
 
 class DWSEditor(nn.Module):
-    """Change of every tensor = c times the last DWS layer's only channel, c learned for each tensor.
+    """Change of every tensor = s c times the last DWS layer's only channel, c learned for each tensor, 1 at first.
 
     Shapes: features of N fields -> features of one channel. Symmetry: permutation.
     """
@@ -176,12 +176,14 @@ class DWSEditor(nn.Module):
     def __init__(self, spec: FieldSpec, config: DWSConfig, generator: Generator) -> None:
         super().__init__()
         self.stack = DWSStack(spec, 1, config, generator)
-        self.scales = nn.Parameter(torch.full((len(self.stack.places),), config.change))
+        # Learned as a multiple: a step of Adam moves whatever it learns by the learning rate, ten times such an s.
+        self.change, self.factors = config.change, nn.Parameter(torch.ones(len(self.stack.places)))
 
     def forward(self, features: WeightFeatures, generator: Generator | None = None) -> WeightFeatures:
         """Return the changes; `generator` draws the dropout masks in training mode."""
         with torch.autocast(features.weights[0].device.type, enabled=False):
             values = self.stack(features, generator)
         places = zip(self.stack.places, values, features.tensors, strict=True)
-        tensors = [from_site(place, y, like) * self.scales[i] for i, (place, y, like) in enumerate(places)]
+        scales = self.change * self.factors
+        tensors = [from_site(place, y, like) * scales[i] for i, (place, y, like) in enumerate(places)]
         return WeightFeatures(tuple(tensors[0::2]), tuple(tensors[1::2]))

@@ -324,7 +324,7 @@ def test_a_reader_by_the_native_kernels_is_the_exact_one(options: dict, training
 
 @pytest.mark.native
 def test_an_editor_by_the_native_kernels_is_the_exact_one(generator: Generator):
-    exact = DWSConfig(width=8, heads=4, num_hidden=2).build_editor(SPEC, generator).double().train()
+    exact = DWSConfig(width=8, heads=4, num_hidden=2, change=0.01).build_editor(SPEC, generator).double().train()
     native = copy.deepcopy(exact).float()
     exact.load_state_dict({k: v.double() for k, v in native.state_dict().items()})
     features = weight_features(random_fields(SPEC, 4, generator)).map(lambda x: (10 * x).float())
@@ -335,6 +335,14 @@ def test_an_editor_by_the_native_kernels_is_the_exact_one(generator: Generator):
     for answers in (found, expected):
         torch.stack([(x.double() * w).sum() for x, w in zip(answers, towards, strict=True)]).sum().backward()
     assert_same_gradients(native, exact)
+
+
+@pytest.mark.parametrize("config", [DWSConfig(), DWSConfig.small()], ids=["published", "small"])
+def test_an_editor_starts_near_the_field(config: DWSConfig, generator: Generator):
+    fields = weight_features(random_fields(SIREN(2, 1), 3, generator, torch.float32))
+    change = config.build_editor(SIREN(2, 1), generator).train()(fields.map(lambda x: x / x.std()))
+    for changed, old in zip(change.tensors, fields.tensors, strict=True):
+        assert 0 < changed.norm() < 0.2 * old.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
