@@ -92,18 +92,27 @@ def read_fields(name: str, stores: tuple[FieldStore, FieldStore], options: argpa
 def read_images(name: str, options: argparse.Namespace) -> ReadRow:
     """Train MWT on the images called `name`, those of CIFAR-10 mirrored and moved, and read the test images."""
     path = options.data / IMAGES[name]
-    train, test = (image.load(path, split=split, limit=options.limit) for split in ("train", "test"))
+    (pixels, labels), (test_pixels, test_labels) = (
+        _labelled(path, split, options.limit) for split in ("train", "test")
+    )
     common = {"minutes": options.minutes, "epoch_items": _EPOCH_ITEMS // 4, "device": options.device}
     moved = {"flip": True, "shift": 2} if name == "cifar10" else {}
     config = MetaConfig.small(**common, **moved) if options.size == "small" else MetaConfig(**common, **moved)
     out = options.work / f"mwt-{name}-{options.size}"
-    reader = meta_classify(torch.from_numpy(train.pixels), train.labels, config, out, progress=_say(f"mwt {name}"))
-    accuracy = reader.evaluate(torch.from_numpy(test.pixels), test.labels).accuracy
+    reader = meta_classify(pixels, labels, config, out, progress=_say(f"mwt {name}"))
+    accuracy = reader.evaluate(test_pixels, test_labels).accuracy
     figures = {"psnr": reader.training["val_psnr"], "items": reader.training["train_images"]}
     said = f"mwt, {', '.join(moved)}" if moved else "mwt"
     return _row(
         name, said, reader.num_params, reader.training, accuracy, options, published=MWTConfig.published, **figures
     )
+
+
+def _labelled(path: Path, split: str, limit: int | None) -> tuple[torch.Tensor, np.ndarray]:
+    signals = image.load(path, split=split, limit=limit)
+    if signals.labels is None:
+        raise ValueError(f"{path} has no labels: expected images with labels")
+    return torch.from_numpy(signals.pixels), signals.labels
 
 
 def _row(data: str, model: str, parameters: int, training: dict, test: float, options: argparse.Namespace, **figures):
