@@ -99,10 +99,10 @@ def train_meta(options: TrainMeta, output: Output) -> None:
     if options.test is not None:
         part = replace(options.images, split=options.test, limit=options.test_limit)
         test = images.load(options.source, **vars(part))
-        labels_of(test)  # refused before the training, not after
+        test.given_labels()  # refused before the training, not after
     if options.fields is not None and not (Path(options.out) / "training.json").is_file():
         check_free(options.fields)
-    pixels, labels, classes = torch.from_numpy(signals.pixels), labels_of(signals), signals.classes
+    pixels, labels, classes = torch.from_numpy(signals.pixels), signals.given_labels(), signals.classes
     train: Any = lambda **watch: meta_classify(pixels, labels, config, options.out, classes, **watch)  # noqa: E731
     reader, seconds, epochs = watched(train, options.output.quiet)
     describe(reader, seconds, epochs, output)
@@ -140,13 +140,6 @@ def check_free(fields: str) -> None:
         raise ValueError(f"fields={fields!r} holds a store already: expected a folder of its own")
 
 
-def labels_of(signals: "ImageSignals") -> np.ndarray:
-    """Labels (N,). Raises ValueError when there are none."""
-    if signals.labels is None:
-        raise ValueError(f"source={signals.source!r}, split {signals.split}: expected images with labels")
-    return signals.labels
-
-
 def describe(reader: "MetaReader", seconds: float, epochs: int, output: Output) -> None:
     """Print and record how the training went."""
     training = reader.training
@@ -168,7 +161,7 @@ def evaluate(reader: "MetaReader", test: "ImageSignals", out: Path, output: Outp
     """Print and record how many held-out images are read right, and draw the confusion matrix."""
     import torch
 
-    found = reader.evaluate(torch.from_numpy(test.pixels), labels_of(test))
+    found = reader.evaluate(torch.from_numpy(test.pixels), test.given_labels())
     title = f"{100 * found.accuracy:.2f} % of {len(test):,} held-out images"
     output.facts([("test", f"{title}, loss {found.loss:.3f}")])
     output.record(test_accuracy=found.accuracy, test_loss=found.loss, test_images=len(test))

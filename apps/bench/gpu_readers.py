@@ -6,7 +6,7 @@ what gpu.py needs, and runs on a CPU too. The same command with the same --work 
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -92,15 +92,14 @@ def read_fields(name: str, stores: tuple[FieldStore, FieldStore], options: argpa
 def read_images(name: str, options: argparse.Namespace) -> ReadRow:
     """Train MWT on the images called `name`, those of CIFAR-10 mirrored and moved, and read the test images."""
     path = options.data / IMAGES[name]
-    (pixels, labels), (test_pixels, test_labels) = (
-        _labelled(path, split, options.limit) for split in ("train", "test")
-    )
+    train, test = (image.load(path, split=split, limit=options.limit) for split in ("train", "test"))
     common = {"minutes": options.minutes, "epoch_items": _EPOCH_ITEMS // 4, "device": options.device}
     moved = {"flip": True, "shift": 2} if name == "cifar10" else {}
     config = MetaConfig.small(**common, **moved) if options.size == "small" else MetaConfig(**common, **moved)
     out = options.work / f"mwt-{name}-{options.size}"
+    pixels, labels = torch.from_numpy(train.pixels), train.given_labels()
     reader = meta_classify(pixels, labels, config, out, progress=_say(f"mwt {name}"))
-    accuracy = reader.evaluate(test_pixels, test_labels).accuracy
+    accuracy = reader.evaluate(torch.from_numpy(test.pixels), test.given_labels()).accuracy
     figures = {"psnr": reader.training["val_psnr"], "items": reader.training["train_images"]}
     said = f"mwt, {', '.join(moved)}" if moved else "mwt"
     return _row(
@@ -108,14 +107,9 @@ def read_images(name: str, options: argparse.Namespace) -> ReadRow:
     )
 
 
-def _labelled(path: Path, split: str, limit: int | None) -> tuple[torch.Tensor, np.ndarray]:
-    signals = image.load(path, split=split, limit=limit)
-    if signals.labels is None:
-        raise ValueError(f"{path} has no labels: expected images with labels")
-    return torch.from_numpy(signals.pixels), signals.labels
-
-
-def _row(data: str, model: str, parameters: int, training: dict, test: float, options: argparse.Namespace, **figures):
+def _row(
+    data: str, model: str, parameters: int, training: dict, test: float, options: argparse.Namespace, **figures
+) -> ReadRow:
     device = choose_device(options.device)
     return ReadRow(
         data=data,
@@ -138,7 +132,7 @@ def _psnr(store: FieldStore) -> float:
     return float(np.mean(store.column("psnr")))
 
 
-def _say(name: str):
+def _say(name: str) -> Callable[[TrainProgress], None]:
     def say(now: TrainProgress) -> None:
         print(f"{name}: {now.seconds:.0f} s, epoch {now.epoch}, {100 * now.val_accuracy:.2f} %", flush=True)
 

@@ -73,6 +73,12 @@ class ImageSignals:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def given_labels(self) -> np.ndarray:
+        """Labels (N,) int64. Raises ValueError where there are none."""
+        if self.labels is None:
+            raise ValueError(f"source={self.source!r}, split {self.split}: expected images with labels")
+        return self.labels
+
     @property
     def shape(self) -> tuple[int, int]:
         """Size of every image: (H, W)."""
