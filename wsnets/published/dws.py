@@ -50,7 +50,9 @@ def convert(state: dict[str, Tensor], spec: FieldSpec, config: DWSConfig) -> dic
                 theirs = f"{root}.{m * step + 1}.{('weights', 'biases')[site % 2]}_bn.{site // 2}."
                 found.update({f"stack.activations.{m}.{site}.{name}": rest.pop(theirs + name) for name in _NORM})
                 rest.pop(theirs + "num_batches_tracked", None)
-    found.update(_head(rest, stack, config) if is_reader else {"scales": torch.ones(len(stack.places))})
+    found.update(
+        _head(rest, stack, config) if is_reader else {"factors": torch.full((len(stack.places),), 1 / config.change)}
+    )
     if rest:
         raise ValueError(f"state has {min(rest)!r} and {len(rest) - 1} more: expected no tensors beside the model's")
     return found
