@@ -12,7 +12,7 @@ from fitting.kernels.triton_halves import fit_halves
 from fitting.losses import per_field
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import forward_raw
-from tests.fitting.kernels.triton_laws import Case, assert_equal, in_double, make_task, rms
+from tests.fitting.kernels.triton_laws import FIELDS, Case, assert_equal, in_double, make_task, rms
 
 # Every depth, loss, activation and optimizer; one, several and broken tiles; one to three inputs, one to four outputs.
 CASES = [
@@ -41,7 +41,7 @@ def use(monkeypatch: pytest.MonkeyPatch, case: Case, tile: HalvesTile | None = N
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_fit_follows_float64(case: Case, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, case)
-    task = make_task(case, steps=8, precision=precision)
+    task = make_task(case, FIELDS, steps=8, precision=precision)
     assert triton_lanes.tier(task.start.spec, task.config).kernel is fit_halves
     exact, result = step_torch.run(in_double(task)), step_triton.run(task)
     moved = rms(exact.fields.flat() - task.start.flat())

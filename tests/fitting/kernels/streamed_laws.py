@@ -1,34 +1,23 @@
 """Laws of the streamed CUDA fitting kernel; test_step_triton_streamed.py runs this file under the interpreter."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fitting.config import FitConfig, Loss, Optimizer
 from fitting.kernels import step_torch, step_triton, triton_lanes, triton_streamed
 from fitting.kernels.task import StepTask
 from fitting.losses import per_field
-from fitting.schedule import learning_rates
-from neuralfields import inits
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import forward_raw
-from neuralfields.spec import FieldSpec
-
-# Where torch's float32 run happens to hit the float64 one almost exactly, rounding of single weights (about 6e-8 of
-# their size, every update) is still allowed.
-FLOOR = 1.5e-6
+from tests.fitting.kernels import triton_laws
+from tests.fitting.kernels.triton_laws import FLOOR, in_double, rms
 
 
 @dataclass(frozen=True)
-class Case:
-    dims: tuple[int, ...]
-    activation: Literal["sine", "relu"] = "sine"
-    loss: Loss = "mse"
-    optimizer: Optimizer = "adam"
-    batch: int = 0
+class Case(triton_laws.Case):
     points: int = 11
     steps: int = 3
 
@@ -63,35 +52,7 @@ def test_the_fit_in_small_blocks_is_the_fit_in_large_ones(monkeypatch: pytest.Mo
 
 
 def make_task(case: Case, fields: int = 2, first_id: int = 7, **overrides: Any) -> StepTask:
-    """Targets depend on the field's id alone, so that a field can be fitted in any company."""
-    spec = FieldSpec(
-        in_dim=case.dims[0],
-        out_dim=case.dims[-1],
-        hidden=case.dims[1:-1],
-        activation=case.activation,
-        w0_first=20.0,
-        w0_hidden=25.0,
-        scale=(0.5, 0.25, 2.0, 1.0)[: case.dims[-1]],
-    )
-    settings: dict[str, Any] = {
-        "steps": case.steps, "lr": 1e-3, "weight_decay": 0.05, "curve_every": 1, "schedule": "cosine", **overrides
-    }  # fmt: skip
-    config = FitConfig(**settings, seed=2**32 - 5, loss=case.loss, optimizer=case.optimizer, batch=case.batch)
-    ids = np.arange(first_id, first_id + fields, dtype=np.uint32)
-    coords = torch.rand(case.points, case.dims[0], generator=torch.Generator().manual_seed(0)) * 2 - 1
-    shape = (case.points, case.dims[-1])
-    targets = torch.stack([torch.rand(shape, generator=torch.Generator().manual_seed(int(i))) for i in ids])
-    return StepTask(inits.initial(spec, ids, "random"), coords, targets, ids, None, config, learning_rates(config))
-
-
-def in_double(task: StepTask) -> StepTask:
-    config = replace(task.config, dtype="float64", precision="auto")
-    start, encoded, targets = task.start.to(torch.float64), task.encoded.double(), task.targets.double()
-    return replace(task, start=start, encoded=encoded, targets=targets, config=config)
-
-
-def rms(x: torch.Tensor) -> float:
-    return x.double().square().mean().sqrt().item()
+    return triton_laws.make_task(case, fields, first_id, **{"steps": case.steps, **overrides})
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

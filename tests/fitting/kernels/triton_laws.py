@@ -22,6 +22,8 @@ from neuralfields.spec import FieldSpec
 FLOOR = 1.5e-6
 # What laws use that precision has no part in: the interpreter takes three times as long for the products of tf32x3.
 ANY: Precision = "auto" if torch.cuda.is_available() else "fp32"
+# The interpreter runs fields one after the other; that each is alone in its company has a law of its own.
+FIELDS = 2 if torch.cuda.is_available() else 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ TIMES = {"fp32": 2, "tf32x3": 6}
 @pytest.mark.parametrize("precision", TIMES)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_fit_is_as_near_to_float64_as_torch_is(case: Case, precision: Precision) -> None:
-    task, times = make_task(case, precision=precision), TIMES[precision]
+    task, times = make_task(case, FIELDS, precision=precision), TIMES[precision]
     plain = step_torch.run(replace(task, config=replace(task.config, precision="fp32")))
     exact, result = step_torch.run(in_double(task)), step_triton.run(task)
     allowed = times * rms(plain.fields.flat() - exact.fields.flat()) + FLOOR
@@ -109,7 +111,7 @@ def test_the_fit_is_as_near_to_float64_as_torch_is(case: Case, precision: Precis
 
 @pytest.mark.parametrize("precision", step_triton.PRECISIONS)
 def test_every_precision_fits(precision: str) -> None:
-    task = make_task(Case((2, 17, 16, 3)), precision=precision)
+    task = make_task(Case((2, 17, 16, 3)), FIELDS, precision=precision)
     exact, result = step_torch.run(in_double(task)), step_triton.run(task)
     moved = rms(exact.fields.flat() - task.start.flat())
     allowed = {"fp32": 1e-4, "tf32x3": 1e-4, "tf32": 0.05, "mixed": 0.05, "bf16": 0.2}[precision]
