@@ -11,10 +11,10 @@ from apps import pictures
 from apps.comparison import compare, measures
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, not_both
 from apps.output import Output
+from apps.sides import sides
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
-    from neuralfields import FieldStore
     from wsnets import Reader
     from wsnets.data import Population
     from wsnets.train import ClassifyConfig
@@ -54,7 +54,7 @@ class TrainClassify:
 
 def train_classify(options: TrainClassify, output: Output) -> None:
     """Run `nf train classify`."""
-    from neuralfields.store import open_store
+    from wsnets.data import check_labelled, class_names
     from wsnets.train import ClassifyConfig
 
     limit_threads(options.threads)
@@ -62,11 +62,13 @@ def train_classify(options: TrainClassify, output: Output) -> None:
     own = {name: getattr(options, name) for name in ("mixup", "mixup_matching", "label_smoothing")}
     if options.mixup_matching != "raw" and not options.mixup:
         raise ValueError(f"mixup_matching={options.mixup_matching!r} without mixup: expected mixup above 0 beside it")
-    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed)
+    store, test = sides(options)
+    if test is not None:
+        check_labelled(test, class_names(store))
     if options.compare is not None:
         run_comparison(options, store, test, own, output)
         return
-    config = settings(ClassifyConfig, options.training, "mlp", **own)
+    config = settings(ClassifyConfig, options.training, store.spec, "mlp", **own)
     reader, seconds, epochs = train_reader(store, config, options.out, options.output.quiet)
     if not is_lead():
         return
@@ -85,36 +87,17 @@ def run_comparison(
     """Train every model of --compare under the same settings and print one table."""
     from wsnets.train import ClassifyConfig
 
-    def one(name: str, out: str) -> dict[str, Any]:
-        config = settings(ClassifyConfig, replace(options.training, model=name), name, **own)
+    def prepare(name: str) -> ClassifyConfig:
+        return settings(ClassifyConfig, replace(options.training, model=name), store.spec, name, **own)
+
+    def one(name: str, config: ClassifyConfig, out: str) -> dict[str, Any]:
         reader, _, _ = train_reader(store, config, out, options.output.quiet, name)
         row: dict[str, Any] = {"validation": reader.training.get("val_accuracy")}
         if test is not None and is_lead():
             row["test"] = reader.evaluate(test).accuracy
         return {**row, **measures(reader, out)}
 
-    compare(options.compare or "", options.out, one, output)
-
-
-def split(
-    store: "FieldStore", test: str | None, fraction: float, seed: int
-) -> tuple["Population", "Population | None"]:
-    """The fields to train on and those to evaluate on: another store, a part of this one, or none.
-
-    Raises ValueError for a store of other fields: said before the training, not after.
-    """
-    from neuralfields.store import open_store
-    from wsnets.data import split_test
-    from wsnets.network import check_spec
-
-    not_both(test=test, test_fraction=fraction)
-    if fraction:
-        return split_test(store, fraction, seed)
-    if test is None:
-        return store, None
-    other = open_store(test)
-    check_spec(other.spec, store.spec)
-    return store, other
+    compare(options.compare or "", options.out, prepare, one, output)
 
 
 def train_reader(

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from apps.output import Output, duration
 from apps.training import MODELS, is_lead, speed
@@ -13,23 +13,33 @@ if TYPE_CHECKING:
     from wsnets.network import Network
 
 Row = dict[str, Any]
+Config = TypeVar("Config")
 _SHARES = ("validation", "test")  # accuracies in [0, 1]
 _LEADING = ("test", "validation", "test R2", "validation R2")
 _ERRORS = ("test MSE", "validation MSE")
 
 
-def compare(names: str, out: str, train: Callable[[str, str], Row], output: Output) -> list[Row]:
-    """Train each named model by `train(name, folder)` and print one table, best first; also as compare.csv and .json.
+def compare(
+    names: str,
+    out: str,
+    prepare: Callable[[str], Config],
+    train: Callable[[str, Config, str], Row],
+    output: Output,
+) -> list[Row]:
+    """Train each named model by `train(name, settings, folder)` and print one table, best first; also as compare.csv
+    and .json. prepare: settings of the model called so.
 
-    A model whose training was finished before is not trained again. Raises ValueError for unknown or repeated names.
+    A model whose training was finished before is not trained again. Raises ValueError for unknown or repeated names,
+    and what `prepare` raises for any of them, before the first is trained.
     """
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     wrong = [name for name in chosen if name not in MODELS]
     if wrong or not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"compare={names!r}: expected different names out of {', '.join(MODELS)}")
+    configs = {name: prepare(name) for name in chosen}
     rows: list[Row] = []
-    for name in chosen:
-        rows.append({"model": name, **train(name, str(Path(out) / name))})
+    for name, config in configs.items():
+        rows.append({"model": name, **train(name, config, str(Path(out) / name))})
         if is_lead():
             write(Path(out), rows)
     rows.sort(key=lambda row: _rank(row), reverse=True)

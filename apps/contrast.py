@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from tyro.conf import OmitArgPrefixes, arg
 
-from apps.classify import split
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads
 from apps.output import Output
+from apps.sides import sides
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
@@ -53,23 +53,22 @@ class TrainContrast:
 
 def train_contrast(options: TrainContrast, output: Output) -> None:
     """Run `nf train contrast`."""
-    from neuralfields.store import open_store
     from wsnets.train import ContrastConfig, contrast
 
     limit_threads(options.threads)
-    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed)
+    store, test = sides(options)
     more = {"dim": options.dim, "temperature": options.temperature}
     usual = ("images",) if store.spec.in_dim == 2 else ("noise=0.05",)
     training = replace(options.training, augment=options.training.augment or usual)
-    config = settings(ContrastConfig, training, "orbit", **more)
+    config = settings(ContrastConfig, training, store.spec, "orbit", **more)
     quiet = options.output.quiet or not is_lead()
     embedder, seconds, epochs = watched(lambda **watch: contrast(store, config, options.out, **watch), quiet)
     if not is_lead():
         return
     describe(embedder, seconds, epochs, options.out, output)
     if test is not None and unlabelled(store, test) is None:
-        sides = [(vectors(embedder.embed, side), np.asarray(side.labels)) for side in (store, test)]
-        found = probe(sides[0], sides[1])
+        probed = [(vectors(embedder.embed, side), np.asarray(side.labels)) for side in (store, test)]
+        found = probe(probed[0], probed[1])
         output.facts([("test", f"{probe_words(found)} of {len(test):,} held-out fields")])
         output.record(**{f"test_{name}": value for name, value in found.items()})
     output.facts([("out", options.out)])

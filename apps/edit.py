@@ -2,26 +2,27 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from apps.comparison import compare, measures
+from apps.edited import Originals, contact_sheet, error_words, errors, judge, named
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, not_both
 from apps.output import Output, duration
 from apps.progress import Progress
+from apps.sides import sides
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
-    from torch import Generator
-
-    from neuralfields import FieldBatch, FieldStore
+    from neuralfields import FieldStore
     from wsnets import Editor, Operation
     from wsnets.data import Population
 
 SHARD = 1024
 DRAWN = 12
+Beside: TypeAlias = Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(default: none)")]
 JUDGED = 1024  # fields of a new store that are compared with the target
 
 
@@ -46,6 +47,8 @@ class TrainEdit:
     """Store of held-out fields to evaluate on."""
     test_fraction: float = 0.0
     """Without --test: share of STORE kept aside to evaluate on; copies of one item stay on one side."""
+    beside: Beside = None
+    """Where the images are that the fields to judge by were fitted to: also judge by these, edited."""
     compare: Annotated[str | None, arg(metavar="NAME,NAME,...", help_behavior_hint="(default: one --model)")] = None
     """Train several models, each in a folder of its name inside --out, and print one table."""
     training: Annotated[TrainingOptions, OmitArgPrefixes] = field(default_factory=TrainingOptions)
@@ -69,6 +72,8 @@ class Edit:
     """Folder of a store."""
     out: OutPath
     """Folder of the store to write: new, or holding the same edit, unfinished."""
+    beside: Beside = None
+    """Where the images are that the fields were fitted to: also judge by these, edited."""
     limit: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: all)")] = None
     """Edit the first so many fields."""
     threads: Threads = None
@@ -78,44 +83,49 @@ class Edit:
 
 def train_edit(options: TrainEdit, output: Output) -> None:
     """Run `nf train edit`."""
-    from apps.classify import split
-    from neuralfields.store import open_store
     from wsnets.train import EditConfig, edit
 
     limit_threads(options.threads)
     not_both(compare=options.compare, model=options.training.model)
-    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed)
+    store, test = sides(options)
     operation = operation_for(options, store)
+    operation.check(store.spec.in_dim, (store.meta.get("signal") or {}).get("kind"))
+    drawn = store if test is None else test
+    originals = Originals.of(drawn, options.beside, operation)
     quiet = options.output.quiet or not is_lead()
 
-    def train(name: str | None, out: str) -> tuple["Editor", float, int]:
+    def prepare(name: str | None) -> EditConfig:
         chosen = options.training if name is None else replace(options.training, model=name)
-        config = settings(EditConfig, chosen, "nfn_np", target=operation)
-        return watched(lambda **watch: edit(store, config, out, **watch), quiet, name or "train")
+        return settings(EditConfig, chosen, store.spec, "nfn_np", target=operation)
 
-    def one(name: str, out: str) -> dict[str, Any]:
-        editor, _, _ = train(name, out)
+    def train(config: EditConfig, out: str, what: str = "train") -> tuple["Editor", float, int]:
+        return watched(lambda **watch: edit(store, config, out, **watch), quiet, what)
+
+    def one(name: str, config: EditConfig, out: str) -> dict[str, Any]:
+        editor, _, _ = train(config, out, name)
         row: dict[str, Any] = {"validation MSE": editor.training.get("val_mse")}
         if is_lead():
-            draw(editor, store if test is None else test, Path(out))
+            draw(editor, drawn, Path(out), originals)
         if test is not None and is_lead():
-            found = judge(editor, test)
+            found = judge(editor, test, originals)
             row.update({"test MSE": found["mse"], "unedited": found["mse_unedited"]})
+            if originals is not None:
+                row.update({"to images": found["mse_image"], "unedited to images": found["mse_image_unedited"]})
         return {**row, **measures(editor, out)}
 
     if options.compare is not None:
-        compare(options.compare, options.out, one, output)
+        compare(options.compare, options.out, prepare, one, output)
         return
-    editor, seconds, epochs = train(None, options.out)
+    editor, seconds, epochs = train(prepare(None), options.out)
     if not is_lead():
         return
     describe(editor, seconds, epochs, options.out, output)
     if test is not None:
-        found = judge(editor, test)
-        words = f"MSE {found['mse']:.5f} ({found['mse_unedited']:.5f} unedited)"
-        output.facts([("test", f"{words} on {len(test):,} held-out fields")])
+        found = judge(editor, test, originals)
+        output.facts([("test", f"{error_words(found, '')} on {len(test):,} held-out fields")])
+        output.facts([("images", None if originals is None else error_words(found, "_image"))])
         output.record(test_fields=len(test), **{f"test_{name}": value for name, value in found.items()})
-    picture = draw(editor, store if test is None else test, Path(options.out))
+    picture = draw(editor, drawn, Path(options.out), originals)
     output.facts([("picture", picture), ("out", options.out)])
     output.record(out=options.out, target=operation.to_json(), picture=picture)
     output.next(
@@ -131,46 +141,11 @@ def operation_for(options: TrainEdit, store: "Population") -> "Operation":
     return Operation(name=options.target, shape=(int(shape[0]), int(shape[1])), strength=options.strength)
 
 
-def judge(editor: "Editor", population: "Population") -> dict[str, float]:
-    """Mean squared error of edited fields against the target on a population, and that of leaving them as they are."""
-    import torch
-
-    from wsnets.data import batches
-
-    generator, total = torch.Generator().manual_seed(0), np.zeros(2)
-    for fields in batches(population):
-        total += errors(editor.operation, fields, editor.apply(fields), generator)
-    return dict(zip(("mse", "mse_unedited"), (total / len(population)).tolist(), strict=True))
-
-
-def errors(operation: "Operation", before: "FieldBatch", after: "FieldBatch", generator: "Generator") -> np.ndarray:
-    """Sums over fields of the mean squared error against the target: of edited fields, and of fields as they were."""
-    from neuralfields.evaluate import evaluate
-
-    coords, wanted = operation(before, generator)
-    sides = [(evaluate(fields, coords) - wanted).square().mean(dim=(1, 2)).sum() for fields in (after, before)]
-    return np.array([float(side) for side in sides])
-
-
-def draw(editor: "Editor", population: "Population", out: Path) -> str | None:
+def draw(editor: "Editor", population: "Population", out: Path, originals: Originals | None) -> str | None:
     """Draw some fields of a population, edited, to `out`/edited.png; None for fields that show no pictures."""
-    fields = population[spread(len(population), DRAWN)]
-    return contact_sheet(out / "edited.png", editor.operation, fields, editor.apply(fields))
-
-
-def contact_sheet(path: Path, operation: "Operation", before: "FieldBatch", after: "FieldBatch") -> str | None:
-    """Draw original, edited field and true target side by side; None for fields that show no pictures."""
-    from neuralfields.render import image
-    from neuralfields.render.sheet import save_png, sheet
-
-    if before.spec.in_dim != 2:
-        return None
-    original = image(before, operation.shape)
-    wanted = operation.edit(original.flatten(1, 2)).view_as(original)
-    pictures = [original, image(after, operation.shape), wanted]
-    title = f"{operation.name} {operation.strength:g}: fields edited by their weights"
-    save_png(path, sheet(pictures, headers=["original", "edited", "true target"], title=title))
-    return str(path)
+    rows = spread(len(population), DRAWN)
+    fields, images = population[rows], None if originals is None else originals[rows]
+    return contact_sheet(out / "edited.png", editor.operation, fields, editor.apply(fields), images)
 
 
 def spread(count: int, most: int) -> np.ndarray:
@@ -192,19 +167,23 @@ def edit_store(options: Edit, output: Output) -> None:
         raise ValueError(
             f"limit={options.limit} of the {len(store):,} fields in {options.store}: expected one at least"
         )
+    originals = Originals.of(store, options.beside, editor.operation)
     seconds = write_edited(editor, store, options.out, count, options.output.quiet)
     edited = open_store(options.out)
     judged, operation, draws = spread(len(edited), JUDGED), editor.operation, torch.Generator().manual_seed(0)
-    mse, unedited = errors(operation, store[judged], edited[judged], draws) / len(judged)
     rows = spread(len(edited), DRAWN)
+    to_judge, to_draw = (None if originals is None else originals[which] for which in (judged, rows))
+    sums = errors(operation, store[judged], edited[judged], draws, to_judge)
+    found = named(sums / len(judged), originals)
     sheet_path = Path(f"{options.out.rstrip('/')}-sheet.png")
-    picture = contact_sheet(sheet_path, operation, store[rows], edited[rows])
+    picture = contact_sheet(sheet_path, operation, store[rows], edited[rows], to_draw)
     took = "were there already" if seconds is None else f"in {duration(seconds)}"
     output.facts([("edited", f"{count:,} fields {took}: {operation.name}")])
-    output.facts([("error", f"MSE {mse:.5f} to the true target ({unedited:.5f} unedited), of {len(judged):,} fields")])
+    output.facts([("error", f"{error_words(found, '')} of {len(judged):,} fields")])
+    output.facts([("images", None if originals is None else error_words(found, "_image"))])
     output.facts([("picture", picture), ("out", options.out)])
     output.record(fields=count, seconds=seconds, out=options.out, operation=operation.to_json(), picture=picture)
-    output.record(mse=float(mse), mse_unedited=float(unedited))
+    output.record(**found)
     command = "mesh" if store.spec.in_dim == 3 else "render"
     suffix = "-meshes" if store.spec.in_dim == 3 else ".png"
     output.next(["nf", command, options.out, "--out", options.out.rstrip("/") + suffix])

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from tyro.conf import OmitArgPrefixes, arg
 
-from apps.classify import split
 from apps.contrast import probe, probe_words, unlabelled, vectors
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads
 from apps.output import Output, psnr_figures, psnr_line
 from apps.retrieval import draw_interpolation, draw_reconstruction, draw_retrieval, pictured
+from apps.sides import sides
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
@@ -52,14 +52,13 @@ class TrainEmbed:
 
 def train_embed(options: TrainEmbed, output: Output) -> None:
     """Run `nf train embed`."""
-    from neuralfields.store import open_store
     from wsnets.tasks.embed import EmbedConfig, embed
 
     limit_threads(options.threads)
-    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed)
+    store, test = sides(options)
     store = first("limit", store, options.limit)
     test = None if test is None else first("test_limit", test, options.test_limit)
-    config = settings(EmbedConfig, options.training, "inr2vec")
+    config = settings(EmbedConfig, options.training, store.spec, "inr2vec")
     quiet = options.output.quiet or not is_lead()
     embedding, seconds, epochs = watched(lambda **watch: embed(store, config, options.out, **watch), quiet)
     if not is_lead():

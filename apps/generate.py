@@ -122,6 +122,7 @@ def train_generate(options: TrainGenerate, output: Output) -> None:
     config = settings(
         task.GenerateConfig,
         options.training,
+        store.spec,
         "hyper_diffusion",
         latents=options.latents or "",
         conditional=not options.unconditional,

@@ -141,7 +141,7 @@ def measure(options: Measure, output: Output) -> None:
 
 def held_out(options: Measure, store: "FieldStore") -> tuple["Population", "Population"]:
     """The training fields, and the held-out real ones. Raises ValueError for none, or the same store."""
-    from apps.classify import split
+    from apps.sides import split
 
     if options.test is not None and Path(options.test).resolve() == store.path.resolve():
         raise ValueError(f"test={options.test!r}: is the training store; expected held-out fields, or --test-fraction")

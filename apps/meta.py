@@ -11,7 +11,7 @@ from apps import pictures
 from apps.options import SHOWN, ImageOptions, Images, OutPath, Shown, Threads, given, not_both
 from apps.output import Output, duration, psnr_figures, psnr_line
 from apps.pairs import with_pairs
-from apps.training import limit_threads, pace, speed, watched
+from apps.training import is_lead, limit_threads, pace, speed, watched
 
 if TYPE_CHECKING:
     from fitting.signals.image import ImageSignals
@@ -104,7 +104,9 @@ def train_meta(options: TrainMeta, output: Output) -> None:
         check_free(options.fields)
     pixels, labels, classes = torch.from_numpy(signals.pixels), signals.given_labels(), signals.classes
     train: Any = lambda **watch: meta_classify(pixels, labels, config, options.out, classes, **watch)  # noqa: E731
-    reader, seconds, epochs = watched(train, options.output.quiet)
+    reader, seconds, epochs = watched(train, options.output.quiet or not is_lead())
+    if not is_lead():
+        return
     describe(reader, seconds, epochs, output)
     plot_history(reader.training, Path(options.out) / "curves.png")
     if test is not None:

@@ -3,7 +3,7 @@
 import re
 import textwrap
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -11,6 +11,7 @@ from apps.options import SHOWN, Shown
 from apps.output import Output
 
 WIDTH = 120  # characters of the table
+META = "mwt"  # learns to fit the fields that it reads, and so is none of the models that take any fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,14 @@ def list_models(options: Models, output: Output) -> None:
     if options.name is not None:
         show(options.name, options.size, output)
         return
-    rows = [describe(name) for name in models.everything()]
+    rows = [*(describe(name) for name in models.everything()), describe(META)]
     for line in table(rows):
         output.say(line)
     output.say()
     output.say("  group      symmetries of sine fields that are respected exactly")
     output.say("  published  parameters of the paper's settings, --size published; the default is --size small")
     output.say("  figures    accuracies in percent unless said otherwise, as the papers give them")
+    output.say("  mwt        takes images and fits their fields itself: nf train meta")
     output.record(models=rows)
     output.next(["nf", "models", "scale_gmn"], ["nf", "train", "classify", "STORE", "--model", "orbit", "--out", "DIR"])
 
@@ -76,17 +78,25 @@ def describe(name: str) -> dict:
     from neuralfields import SIREN
     from wsnets import models
 
-    kind, spec = models.kind(name), SIREN(2, 1)
+    kind = settings_of(name)
     small, published = kind.small(), kind()
     return {
         "name": name,
         "paper": kind.paper,
         "published": kind.published,
-        "group": ", ".join(small.symmetry(spec)) or "nothing",
+        "group": ("" if name == META else ", ".join(small.symmetry(SIREN(2, 1)))) or "nothing",
         "small": count(small),
         "published_size": count(published),
-        "does": models.does(name),
+        "does": "fits, reads" if name == META else models.does(name),
     }
+
+
+def settings_of(name: str) -> Any:
+    """The settings class of a network. Raises ValueError for an unknown name."""
+    from wsnets import models
+    from wsnets.models.mwt import MWTConfig
+
+    return MWTConfig if name == META else models.kind(name)
 
 
 def count(settings) -> int:
@@ -97,7 +107,11 @@ def count(settings) -> int:
     from wsnets import models
 
     deep = getattr(settings, "num_layers", 0)
-    if deep <= 3 or models.does(models.name_of(settings)).startswith("reads"):
+    if (
+        isinstance(settings, settings_of(META))
+        or deep <= 3
+        or models.does(models.name_of(settings)).startswith("reads")
+    ):
         return made(settings)
     two, three = (made(replace(settings, num_layers=layers)) for layers in (2, 3))
     return two + (deep - 2) * (three - two)
@@ -110,7 +124,9 @@ def made(settings) -> int:
     from neuralfields import SIREN
     from wsnets import models
 
-    network = models.build(settings, SIREN(2, 1), 10, torch.Generator().manual_seed(0))
+    draws = torch.Generator().manual_seed(0)
+    meta = isinstance(settings, settings_of(META))
+    network = settings.build(1, 10, draws) if meta else models.build(settings, SIREN(2, 1), 10, draws)
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -118,14 +134,15 @@ def show(name: str, size: str, output: Output) -> None:
     """One model with all its settings."""
     from wsnets import models
 
-    kind, about = models.kind(name), describe(name)
+    kind, about = settings_of(name), describe(name)
     settings = kind.small() if size == "small" else kind()
     output.facts([("model", name), ("paper", about["paper"]), ("published", about["published"])])
     output.facts([("respects", about["group"]), ("does", about["does"])])
     output.facts([("parameters", f"{about['small']:,} small, {about['published_size']:,} published")])
     usual = training(settings)
     output.facts([("training", ", ".join(f"{key} {value}" for key, value in usual.items()))])
-    values = {key: value for key, value in models.to_json(settings).items() if key != "name"}
+    values = settings.to_json() if name == META else models.to_json(settings)
+    values.pop("name", None)
     output.say(f"settings with --size {size}, each changed by --option NAME=VALUE:")
     plain = {key: ",".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()}
     output.facts(list(plain.items()))
@@ -135,7 +152,11 @@ def show(name: str, size: str, output: Output) -> None:
 def training(settings) -> dict:
     """Settings of training that a model has by default, those that people change most."""
     from wsnets.config import FieldConfig
+    from wsnets.tasks.meta_classify import MetaConfig
 
-    config = FieldConfig.tuned(settings)
+    if isinstance(settings, settings_of(META)):
+        config = MetaConfig.small() if settings == settings.small() else MetaConfig()
+    else:
+        config = FieldConfig.tuned(settings)
     names = ("epochs", "batch", "lr", "weight_decay", "noise", "align", "normalise")
-    return {name: getattr(config, name) for name in names}
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import OmitArgPrefixes, arg
 
-from apps.classify import split
 from apps.comparison import compare, measures
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, not_both
 from apps.output import Output
+from apps.sides import sides
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
@@ -46,24 +46,27 @@ class TrainRegress:
 
 def train_regress(options: TrainRegress, output: Output) -> None:
     """Run `nf train regress`."""
-    from neuralfields.store import open_store
     from wsnets.train import RegressConfig, column, regress
 
     limit_threads(options.threads)
     not_both(compare=options.compare, model=options.training.model)
-    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed)
+    store, test = sides(options)
+    if test is not None:
+        column(test, options.target)
     quiet = options.output.quiet or not is_lead()
 
-    def train(name: str | None, out: str) -> tuple["Regressor", float, int]:
+    def prepare(name: str | None) -> RegressConfig:
         chosen = options.training if name is None else replace(options.training, model=name)
-        config = settings(RegressConfig, chosen, "mlp", target=options.target)
-        return watched(lambda **watch: regress(store, config, out, **watch), quiet, name or "train")
+        return settings(RegressConfig, chosen, store.spec, "mlp", target=options.target)
+
+    def train(config: RegressConfig, out: str, what: str = "train") -> tuple["Regressor", float, int]:
+        return watched(lambda **watch: regress(store, config, out, **watch), quiet, what)
 
     def judged(regressor: "Regressor", population: "Population") -> dict[str, float]:
         return regressor.evaluate(population, column(population, options.target))
 
-    def one(name: str, out: str) -> dict[str, Any]:
-        regressor, _, _ = train(name, out)
+    def one(name: str, config: RegressConfig, out: str) -> dict[str, Any]:
+        regressor, _, _ = train(config, out, name)
         row: dict[str, Any] = {"validation R2": regressor.training.get("val_r2")}
         if test is not None and is_lead():
             found = judged(regressor, test)
@@ -71,9 +74,9 @@ def train_regress(options: TrainRegress, output: Output) -> None:
         return {**row, **measures(regressor, out)}
 
     if options.compare is not None:
-        compare(options.compare, options.out, one, output)
+        compare(options.compare, options.out, prepare, one, output)
         return
-    regressor, seconds, epochs = train(None, options.out)
+    regressor, seconds, epochs = train(prepare(None), options.out)
     if not is_lead():
         return
     describe(regressor, seconds, epochs, options.out, output)

@@ -108,12 +108,18 @@ def captions(store: "FieldStore", rows: np.ndarray) -> list[str]:
 def originals(store: "FieldStore", rows: np.ndarray, source: str, options: ImageOptions) -> "Tensor":
     """The images that fields were fitted to, found by id: (n, H, W, C). Raises ValueError when some are not there."""
     found = source_images(store.meta, source, options)
+    return found.values(places(found, store.ids[rows], source))
+
+
+def places(found: "ImageSignals", ids: np.ndarray, source: str) -> np.ndarray:
+    """Where the images with these ids (n,) are among those found at a source. Raises ValueError for one not there."""
     place = {int(number): position for position, number in enumerate(found.ids)}
-    wanted = [int(number) for number in store.ids[rows]]
-    missing = [number for number in wanted if number not in place]
+    missing = [int(number) for number in ids if int(number) not in place]
     if missing:
-        raise ValueError(f"beside={source!r}: has no image with id {missing[0]}; expected the images of {store.path}")
-    return found.values(np.array([place[number] for number in wanted]))
+        raise ValueError(
+            f"beside={source!r}: has no image with id {missing[0]}; expected those the fields were fitted to"
+        )
+    return np.array([place[int(number)] for number in ids])
 
 
 def source_images(meta: dict, source: str, options: ImageOptions) -> "ImageSignals":

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from tyro.conf import OmitArgPrefixes, arg
 
-from apps.classify import split
 from apps.edit import spread
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads
 from apps.output import Output
+from apps.sides import sides
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
@@ -62,18 +62,17 @@ class TrainAlign:
 
 def train_align(options: TrainAlign, output: Output) -> None:
     """Run `nf train align`."""
-    from neuralfields.store import open_store
     from wsnets.data import Subset
     from wsnets.loop import check
     from wsnets.tasks.align_pairs import AlignConfig, align_pairs
 
     limit_threads(options.threads)
-    store, test = split(open_store(options.store), options.test, options.test_fraction, options.training.seed)
+    store, test = sides(options)
     if options.limit is not None:
         check("limit", options.limit, options.limit >= 1, "a whole number from 1")
         store = Subset(store, np.arange(min(options.limit, len(store))))
     more = {name: getattr(options, name) for name in ("copy_noise", "supervised", "weights", "midpoint")}
-    config = settings(AlignConfig, options.training, "deep_align", **more)
+    config = settings(AlignConfig, options.training, store.spec, "deep_align", **more)
     quiet = options.output.quiet or not is_lead()
     aligner, seconds, epochs = watched(lambda **watch: align_pairs(store, config, options.out, **watch), quiet)
     if not is_lead():

@@ -14,6 +14,7 @@ from apps.pairs import with_pairs
 from apps.progress import Progress
 
 if TYPE_CHECKING:
+    from neuralfields.spec import FieldSpec
     from wsnets.config import FieldConfig
     from wsnets.network import Network
     from wsnets.train import TrainProgress
@@ -82,10 +83,14 @@ class TrainingOptions:
     """Source of all randomness."""
 
 
-def settings(kind: type[Config], options: TrainingOptions, default: str, **more: Any) -> Config:
-    """Training settings from options, on top of those that suit the model. Raises ValueError for what does not fit."""
+def settings(kind: type[Config], options: TrainingOptions, spec: "FieldSpec", default: str, **more: Any) -> Config:
+    """Training settings from options, on top of those that suit the model.
+
+    Raises ValueError for what does not fit, and for a model of symmetries that fields of `spec` lack.
+    """
     from wsnets import models
     from wsnets.augment import AugmentConfig
+    from wsnets.tasks.edit import EditConfig
 
     not_both(epochs=options.epochs, minutes=options.minutes)
     not_both(val_fraction=options.val_fraction, val_last=options.val_last)
@@ -95,9 +100,10 @@ def settings(kind: type[Config], options: TrainingOptions, default: str, **more:
     for own in ("normalise", "align"):
         if values[own] == "auto":
             values.pop(own)
-    model = models.kind(name).small() if options.size == "small" else models.kind(name)()
+    model = models.sized(name, options.size, issubclass(kind, EditConfig))
     if options.option:
         model = models.from_json(with_pairs("option", options.option, models.to_json(model)))
+    model.symmetry(spec)
     if options.augment:
         base = AugmentConfig.for_images() if "images" in options.augment else AugmentConfig()
         changes = [change for change in options.augment if change != "images"]

@@ -78,7 +78,11 @@ class FieldConfig(LoopConfig):
         return cls(**{**data, **given})
 
     @classmethod
-    def tuned(cls, model: str | models.ModelConfig = "mlp", **given) -> Self:
-        """Settings that were found to suit the model, `given` ones in their place."""
+    def tuned(cls, model: str | models.ModelConfig | None = None, **given) -> Self:
+        """Settings that were found to suit the model (None: the task's own), `given` ones in their place.
+
+        A name stands for the settings of the paper; `models.sized(name, "small")` makes small ones.
+        """
+        model = model or cls.model
         settings = models.config(model) if isinstance(model, str) else model
         return cls(**{"model": settings, **models.training(settings), **given})

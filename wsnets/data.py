@@ -120,21 +120,41 @@ def class_names(population: Population) -> tuple[str, ...]:
 
     Raises ValueError when a label is missing (named by id), too large for the stored names, or all are the same.
     """
-    labels, ids = np.asarray(population.labels), np.asarray(population.ids)
+    labels = np.asarray(population.labels)
     if len(labels) == 0:
         raise ValueError("population holds no fields: expected at least two classes of them")
-    if (labels < 0).any():
-        raise ValueError(
-            f"{int((labels < 0).sum())} of {len(labels)} fields have no label, the first is id "
-            f"{ids[labels < 0][0]}: expected a label for every field"
-        )
+    check_labelled(population)
     if len(np.unique(labels)) < 2:
         raise ValueError(f"all {len(labels)} fields have label {labels[0]}: expected at least two classes")
-    stored = (population.meta.get("signal") or {}).get("classes")
-    names = tuple(map(str, stored)) if stored else tuple(map(str, range(int(labels.max()) + 1)))
-    if labels.max() >= len(names):
-        raise ValueError(f"label {labels.max()} has no name: expected labels below {len(names)}, the number of classes")
+    names = stored_names(population) or tuple(map(str, range(int(labels.max()) + 1)))
+    check_labelled(population, names)
     return names
+
+
+def stored_names(population: Population) -> tuple[str, ...]:
+    """Names of the classes as stored with the signal, () where there are none."""
+    return tuple(map(str, (population.meta.get("signal") or {}).get("classes") or ()))
+
+
+def check_labelled(population: Population, classes: tuple[str, ...] | None = None) -> None:
+    """Raise ValueError for a field without a label (named by id), or, where the `classes` to tell apart are given, for
+    a label that none of them has, and for stored names other than theirs."""
+    labels, ids = np.asarray(population.labels), np.asarray(population.ids)
+    missing = labels < 0
+    if missing.any():
+        raise ValueError(
+            f"{int(missing.sum())} of {len(labels)} fields have no label, the first is id "
+            f"{ids[missing][0]}: expected a label for every field"
+        )
+    if classes is None:
+        return
+    if len(labels) and labels.max() >= len(classes):
+        raise ValueError(
+            f"label {labels.max()} has no name: expected labels below {len(classes)}, the number of classes"
+        )
+    named = stored_names(population)
+    if named and named != classes:
+        raise ValueError(f"classes are {', '.join(named)}: expected {', '.join(classes)}, in this order")
 
 
 def check_finite(fields: FieldBatch, ids: np.ndarray) -> None:

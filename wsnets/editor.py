@@ -40,7 +40,11 @@ class Editor(Network):
 
 
 def edit(fields: FieldBatch, change: Any) -> FieldBatch:
-    """field + change, parameter by parameter, on the change's device; change: WeightFeatures of one channel."""
-    moved = to_fields(change, fields.spec).parameters
+    """field + change, parameter by parameter, on the change's device and in the precision of the fields.
+
+    change: WeightFeatures of one channel.
+    """
+    dtype = fields.weights[0].dtype
+    moved = to_fields(change.map(lambda x: x.to(dtype)), fields.spec).parameters
     values = {name: value.to(moved[name]) + moved[name] for name, value in fields.parameters.items()}
     return FieldBatch(fields.spec, values)

@@ -213,6 +213,9 @@ class _Loop:
         self.per_epoch = max(1, config.epoch_items // self.batch) if config.epoch_items else self.per_pass
         self.steps = self.per_pass * config.epochs
         self.at_once = together(at_once, -(-self.batch // processes.world), self.device)
+        pieces, world = -(-self.batch // self.at_once), processes.world
+        enough = f"at least {self.at_once * (world - 1) + 1}, so that each of {world} processes has a piece"
+        check("batch", self.batch, pieces >= world, enough)
         self.order = (-1, torch.empty(0))
 
     def finished(self) -> bool:

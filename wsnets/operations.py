@@ -26,11 +26,12 @@ _STRENGTH = {"dilate": 3, "erode": 3, "contrast": 1.5, "inflate": 0.05, "smooth"
 class Operation:
     """A change of what fields show, and where it is compared.
 
-    On pictures of H x W pixels, values clipped to [0, 1]: "dilate" and "erode" take the largest and smallest value
-    of the `strength` x `strength` pixels around each (3, as in the published editing benchmark); "contrast" moves
-    values away from the picture's mean by the factor `strength` (1.5). On fields over three coordinates, at `points`
-    random points of [-1, 1]^3: "inflate" lowers a signed distance by `strength` (0.05); "smooth" takes the mean of the
-    field at places drawn from a Gaussian of standard deviation `strength` (0.05) around the point. shape: H and W.
+    On pictures of H x W pixels, as the field shows them, clipped to [0, 1]: "dilate" and "erode" take the largest and
+    smallest value of the `strength` x `strength` pixels around each (3, as in the published editing benchmark, where
+    however the image is dilated that a field was fitted to); "contrast" moves values away from the picture's mean by
+    the factor `strength` (1.5). On fields over three coordinates, at `points` random points of [-1, 1]^3: "inflate"
+    lowers a signed distance by `strength` (0.05); "smooth" takes the mean of the field at places drawn from a Gaussian
+    of standard deviation `strength` (0.05) around the point. shape: H and W.
     Raises ValueError for an unknown name and for a strength that makes no sense.
     """
 
@@ -50,16 +51,24 @@ class Operation:
         if self.strength <= 0 or self.points < 1 or min(self.shape) < 1:
             raise ValueError(f"strength={self.strength}, points={self.points}, shape={self.shape}: expected positive")
 
-    def check(self, in_dim: int) -> None:
-        """Raise ValueError unless fields over `in_dim` coordinates can be edited so."""
-        needed = 2 if self.name in get_args(OnPictures) else 3
+    @property
+    def on_pictures(self) -> bool:
+        """Whether it changes pictures, not shapes."""
+        return self.name in get_args(OnPictures)
+
+    def check(self, in_dim: int, shows: str | None = None) -> None:
+        """Raise ValueError unless fields over `in_dim` coordinates can be edited so; shows: their kind of signal, where
+        it is known, such as "sdf" or "occupancy"."""
+        needed = 2 if self.on_pictures else 3
         if in_dim != needed:
             raise ValueError(f"target={self.name!r}: expected fields over {needed} coordinates, these have {in_dim}")
+        if self.name == "inflate" and shows not in (None, "sdf"):
+            raise ValueError(f"target='inflate': expected fields of signed distances (sdf), these show {shows}")
 
     def __call__(self, fields: FieldBatch, generator: Generator) -> tuple[Tensor, Tensor]:
         """Where to compare, (B, I), and what an edited field shows there, (N, B, C), without a gradient."""
         with torch.no_grad():
-            if self.name in get_args(OnPictures):
+            if self.on_pictures:
                 coords = image_coords(fields.spec, self.shape).to(fields.weights[0])
                 return coords, self.edit(evaluate(fields, coords).clamp(0.0, 1.0))
             coords = torch.rand(self.points, fields.spec.in_dim, generator=generator, device=generator.device) * 2 - 1

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
 from wsnets import models
-from wsnets.data import Population
+from wsnets.data import Population, check_labelled
 from wsnets.evaluation import Evaluation, assess
 from wsnets.network import Network, fresh
 
@@ -37,10 +37,11 @@ class Reader(Network):
         return self.vectors(fields).softmax(dim=-1)
 
     def evaluate(self, population: Population) -> Evaluation:
-        """Compare with the labels of a population, batch by batch. Raises ValueError as predict, or for no labels."""
-        labels = np.asarray(population.labels)
-        if (labels < 0).any():
-            missing = np.asarray(population.ids)[labels < 0]
-            raise ValueError(f"{len(missing)} of {len(labels)} fields have no label, the first is id {missing[0]}")
+        """Compare with the labels of a population, batch by batch.
+
+        Raises ValueError as `predict`, for a field without a label, and for other classes than the reader's.
+        """
+        check_labelled(population, self.classes)
         parts = [logits.softmax(dim=-1).numpy() for logits in self.read(population)]
-        return assess(np.concatenate(parts or [np.zeros((0, len(self.classes)))]), labels, self.classes)
+        probabilities = np.concatenate(parts or [np.zeros((0, len(self.classes)))])
+        return assess(probabilities, np.asarray(population.labels), self.classes)

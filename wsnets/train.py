@@ -124,7 +124,7 @@ def edit(
     Raises ValueError for a model that only reads, and for a target that these fields cannot show.
     """
     config = config or EditConfig.tuned("nfn_np")
-    config.target.check(population.spec.in_dim)
+    config.target.check(population.spec.in_dim, (population.meta.get("signal") or {}).get("kind"))
     prepared = Prepared.of(population, config)
     model = models.build_editor(config.settings, population.spec, generator(config.seed, STREAM_MODEL, 0))
     said, added = {"target": config.target.to_json()}, {"operation": config.target}

@@ -60,20 +60,25 @@ class ReadRow:
     versions: str
 
 
+def named(*words: str, **numbers: float | None) -> str:
+    """Name of a folder, which tells one run from another: its words, and the numbers that are given."""
+    return "-".join([*words, *(f"{name}{number:g}" for name, number in numbers.items() if number is not None)])
+
+
 def fitted(options: argparse.Namespace, split: str) -> FieldStore:
     """Fields of one split of mnist.npz, in a store below --work; nothing is fitted twice."""
     signals = image.load(options.data / IMAGES["mnist"], split=split, limit=options.limit)
     recipe = recipes.get(options.recipe)
-    out = options.work / f"{options.recipe}-{split}"
+    out = options.work / named(options.recipe, split, limit=options.limit)
     store = fit(signals, recipe.spec_for(signals), recipe.config, out=out, recipe=options.recipe)
     print(f"{out.name}: {len(store):,} fields, {_psnr(store):.2f} dB", flush=True)
     return store
 
 
-def read_fields(name: str, stores: tuple[FieldStore, FieldStore], options: argparse.Namespace) -> ReadRow:
-    """Train a reader on the first store, of which the last twelfth chooses the epoch, and read the second."""
+def read_fields(name: str, stores: tuple[FieldStore, FieldStore], folder: Path, options: argparse.Namespace) -> ReadRow:
+    """Train a reader in a folder on the first store, whose last twelfth chooses the epoch, and read the second."""
     train, test = stores
-    settings = models.kind(name).small() if options.size == "small" else models.kind(name)()  # type: ignore[attr-defined]
+    settings = models.sized(name, options.size)
     config = ClassifyConfig.tuned(
         settings,
         minutes=options.minutes,
@@ -83,22 +88,21 @@ def read_fields(name: str, stores: tuple[FieldStore, FieldStore], options: argpa
         augment=_AUGMENT,
         device=options.device,
     )
-    reader = classify(train, config, options.work / f"{train.path.name}-{name}-{options.size}", _say(name))
+    reader = classify(train, config, folder, _say(name))
     accuracy = reader.evaluate(test).accuracy
     figures = {"psnr": _psnr(train), "items": reader.training["train_fields"], "published": settings.published}
-    return _row(train.path.name, name, reader.num_params, reader.training, accuracy, options, **figures)
+    return _row(f"{options.recipe}-train", name, reader.num_params, reader.training, accuracy, options, **figures)
 
 
-def read_images(name: str, options: argparse.Namespace) -> ReadRow:
-    """Train MWT on the images called `name`, those of CIFAR-10 mirrored and moved, and read the test images."""
+def read_images(name: str, folder: Path, options: argparse.Namespace) -> ReadRow:
+    """Train MWT in a folder on images by name, those of CIFAR-10 mirrored and moved, and read the test images."""
     path = options.data / IMAGES[name]
     train, test = (image.load(path, split=split, limit=options.limit) for split in ("train", "test"))
     common = {"minutes": options.minutes, "epoch_items": _EPOCH_ITEMS // 4, "device": options.device}
     moved = {"flip": True, "shift": 2} if name == "cifar10" else {}
     config = MetaConfig.small(**common, **moved) if options.size == "small" else MetaConfig(**common, **moved)
-    out = options.work / f"mwt-{name}-{options.size}"
     pixels, labels = torch.from_numpy(train.pixels), train.given_labels()
-    reader = meta_classify(pixels, labels, config, out, progress=_say(f"mwt {name}"))
+    reader = meta_classify(pixels, labels, config, folder, progress=_say(f"mwt {name}"))
     accuracy = reader.evaluate(torch.from_numpy(test.pixels), test.given_labels()).accuracy
     figures = {"psnr": reader.training["val_psnr"], "items": reader.training["train_images"]}
     said = f"mwt, {', '.join(moved)}" if moved else "mwt"
@@ -149,7 +153,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--recipe", default="dws-mnist", help="how fields are fitted")
     parser.add_argument("--batch", type=int, default=512, help="fields a step; MWT keeps its own")
     parser.add_argument("--limit", type=int, default=None, help="only so many images of each split")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--device", default="auto", help="where networks are trained: auto, cpu, cuda or cuda:1")
     parser.add_argument("--data", type=Path, default=find_data(), help="folder with mnist.npz and cifar10.npz")
     parser.add_argument(
         "--work", type=Path, default=ROOT / "runs" / "gpu-readers", help="folder of stores and networks"
@@ -173,13 +177,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stores = (fitted(options, "train"), fitted(options, "test")) if options.readers else None
         for name in options.readers:
             assert stores is not None
-            keep(options.out, read_fields(name, stores, options))
+            numbers = {"b": options.batch, "min": options.minutes}
+            folder = options.work / named(stores[0].path.name, name, options.size, **numbers)
+            once(options.out, folder, lambda name=name, folder=folder: read_fields(name, stores, folder, options))
         for name in options.images:
-            keep(options.out, read_images(name, options))
+            folder = options.work / named("mwt", name, options.size, limit=options.limit, min=options.minutes)
+            once(options.out, folder, lambda name=name, folder=folder: read_images(name, folder, options))
     except (ValueError, FileNotFoundError) as error:
         print(f"gpu_readers: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def once(out: Path, folder: Path, read: Callable[[], ReadRow]) -> None:
+    """Keep the row of a training, unless its folder says that it was kept before."""
+    kept = folder / "kept.txt"
+    if kept.is_file():
+        print(f"{folder.name}: {kept.read_text(encoding='utf-8')} was kept before", flush=True)
+        return
+    keep(out, read())
+    kept.write_text("its row in readers_gpu.csv", encoding="utf-8")
 
 
 def keep(out: Path, row: ReadRow) -> None:

@@ -1,11 +1,14 @@
 """nf train under torchrun: one result, one message for a fault, and an end where a process is lost."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 # The launcher looks at its processes seldom, so that they notice by themselves.
@@ -57,6 +60,21 @@ def test_two_processes_print_one_result_and_one_refusal(store: Path, tmp_path: P
     assert refused.returncode != 0
     assert len(complaints(errors)) == 1
     assert "oracle" in complaints(errors)[0]
+
+
+def test_fits_are_learned_by_two_processes_as_by_one(images_file: Path, nf, tmp_path: Path) -> None:
+    sizes = ("hidden=8", "layers=2", "steps=2", "points=0", "depth=1", "width=8", "head=8")
+    words = ("train", "meta", images_file, "--split", "train", "--epochs", 3, "--option", *sizes, "--threads", 1)
+    words = (*words, "--device", "cpu", "--val-fraction", 0.2)
+    done = start(*words, "--out", tmp_path / "two", "--json")
+    printed, errors = done.communicate(timeout=120)
+    assert done.returncode == 0, errors
+    assert printed.count('"val_accuracy"') == 1
+    assert nf(*words, "--out", tmp_path / "one").code == 0
+    two, one = (json.loads((tmp_path / name / "training.json").read_text())["history"] for name in ("two", "one"))
+    assert len(two) == len(one) == 3
+    for a, b in zip(two, one, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
 
 def test_a_killed_process_ends_the_other_with_one_message(store: Path, tmp_path: Path) -> None:

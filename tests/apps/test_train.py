@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import Generator
 
 from apps.classify import TrainClassify
 from apps.models import count, made
-from apps.training import MODELS
+from apps.training import MODELS, TrainingOptions, settings
 from neuralfields import SIREN
+from neuralfields.evaluate import evaluate
+from neuralfields.grids import image_coords
 from neuralfields.store import open_store
 from wsnets import models
-from wsnets.train import ClassifyConfig
+from wsnets.models.mwt import MWTConfig
+from wsnets.train import ClassifyConfig, EditConfig
 
 TRAIN = ("--epochs", 2, "--threads", 1, "--batch", 8)
 
@@ -38,6 +42,7 @@ def test_edit_trains_and_writes_a_store_of_edited_fields(nf, store: Path, tmp_pa
     assert made.code == 0, made.err
     assert Path(made.figures["picture"]) == tmp_path / "edited-sheet.png"
     assert Path(made.figures["picture"]).stat().st_size > 1000
+    assert "mse_image" not in made.figures
     assert made.figures["mse"] != made.figures["mse_unedited"] > 0
     before, after = open_store(store), open_store(edited)
     assert after.complete
@@ -51,6 +56,24 @@ def test_edit_trains_and_writes_a_store_of_edited_fields(nf, store: Path, tmp_pa
     assert again.figures["mse"] == made.figures["mse"]
     nf("edit", store, store, "--out", edited).assert_refused("network.json")
     nf("predict", out, store).assert_refused("trained to edit")
+
+
+def test_edits_are_also_judged_by_the_original_images(nf, store: Path, images_file: Path, tmp_path: Path) -> None:
+    words = ("--model", "ng_gnn", "--target", "dilate", "--test-fraction", 0.25, "--beside", images_file)
+    done = nf("train", "edit", store, "--out", tmp_path / "editor", *words, *TRAIN, "--json")
+    assert done.code == 0, done.err
+    made = nf("edit", tmp_path / "editor", store, "--out", tmp_path / "edited", "--beside", images_file, "--json")
+    assert made.code == 0, made.err
+    fields, after = open_store(store), open_store(tmp_path / "edited")
+    images = torch.from_numpy(np.load(images_file)["x_train"][fields.ids][:, None] / 255).float()
+    dilated = torch.nn.functional.max_pool2d(images, 3, 1, 1).flatten(1)
+    for name, side in (("mse_image", after), ("mse_image_unedited", fields)):
+        shown = evaluate(side[:], image_coords(side.spec, (6, 5)))[..., 0]
+        assert made.figures[name] == pytest.approx(float((shown - dilated).square().mean()), rel=1e-5)
+    assert made.figures["mse_image"] != made.figures["mse"]
+    assert {"test_mse_image", "test_mse_image_unedited"} <= done.figures.keys()
+    compared = nf("train", "edit", store, "--out", tmp_path / "c", *words[2:], "--compare", "ng_gnn", *TRAIN, "--json")
+    assert compared.figures["compare"][0]["to images"] == done.figures["test_mse_image"]
 
 
 def test_regress_and_predict(nf, store: Path, tmp_path: Path) -> None:
@@ -128,6 +151,8 @@ def test_the_size_of_a_model_is_small_unless_the_published_one_is_asked_for(nf, 
         shown = nf("models", "scale_gmn", "--size", size, "--json").figures["settings"]
         config = json.loads((tmp_path / size / "training.json").read_text())["config"]["model"]
         assert {name: config[name] for name in shown} == shown
+    chosen = TrainingOptions(model="scale_gmn", size="published")
+    assert settings(EditConfig, chosen, SIREN(2, 1), "nfn_np").model == models.kind("scale_gmn").editing()
     help_text = " ".join(nf("train", "classify", "--help").out.replace("│", " ").split())
     assert "--size {small,published}" in help_text
     assert "suit two cores" in help_text
@@ -189,6 +214,13 @@ def test_options_of_models_and_augmentations(nf, store: Path, tmp_path: Path) ->
     nf(*words, "--option", "hidden").assert_refused("NAME=VALUE")
     nf(*words, "--augment", "blur=3").assert_refused("blur", "rotation")
     nf(*words, "--device", "abacus").assert_refused("abacus", "cpu")
+
+
+def test_what_fits_images_itself_is_listed_too(nf) -> None:
+    shown = nf("models", "mwt", "--json")
+    assert shown.figures["does"] == "fits, reads"
+    assert shown.figures["settings"] == MWTConfig.small().to_json()
+    assert nf("models", "--json").figures["models"][-1]["published_size"] > shown.figures["small"] > 100_000
 
 
 def test_one_model_with_its_settings(nf) -> None:

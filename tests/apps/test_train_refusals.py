@@ -45,6 +45,39 @@ def test_weights_that_are_not_finite_are_named_and_left_out_only_when_asked(
     assert done.figures["train_fields"] + done.figures["val_fields"] == 30
 
 
+@pytest.mark.parametrize("task", ["classify", "regress", "edit"])
+def test_what_cannot_be_judged_by_is_refused_before_the_training(
+    task: str, nf, store: Path, spoilt: Path, tmp_path: Path
+) -> None:
+    model = ("--model", "ng_gnn" if task == "edit" else "mlp")
+    words = ("train", task, store, "--out", tmp_path / "out", *model, *TRAIN, "--test")
+    nf(*words, spoilt).assert_refused("field id 7", "2 such fields")
+    if task == "classify":
+        nf(*words, rewritten(store, tmp_path / "none", label=-1)).assert_refused("32 of 32", "no label")
+        nf(*words, rewritten(store, tmp_path / "other", label=5)).assert_refused("label 5 has no name")
+    assert not (tmp_path / "out").exists()
+    if task == "regress":
+        nf(*words[:4], tmp_path / "c", *words[5:], store, "--target", "colour").assert_refused("colour")
+    assert nf(*words, spoilt, "--skip-bad").code == 0
+
+
+def test_every_model_of_a_comparison_is_checked_before_the_first_is_trained(nf, store: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out", *TRAIN)
+    nf("train", "edit", store, *out, "--compare", "ng_gnn,mlp").assert_refused("model='mlp'", "does not edit")
+    wide = ("--option", "width=8")
+    nf("train", "classify", store, *out, "--compare", "ng_gnn,mlp", *wide).assert_refused("width")
+    nf("train", "classify", store, *out, "--model", "mwt").assert_refused("model='mwt'", "nf train meta")
+    assert not (tmp_path / "out").exists()
+
+
+def test_original_images_that_are_not_those_of_the_fields(nf, store: Path, images_file: Path, tmp_path: Path) -> None:
+    words = ("train", "edit", store, "--out", tmp_path / "out", "--model", "ng_gnn", *TRAIN, "--beside")
+    np.savez(tmp_path / "few.npz", x_train=np.zeros((4, 6, 5), np.uint8))
+    nf(*words, tmp_path / "few.npz").assert_refused("beside=", "has no image with id 4")
+    nf(*words, tmp_path / "absent.npz").assert_refused("absent.npz")
+    assert not (tmp_path / "out").exists()
+
+
 def test_reading_and_editing_name_the_field_too(nf, store: Path, spoilt: Path, tmp_path: Path) -> None:
     assert nf("train", "classify", store, "--out", tmp_path / "reader", *TRAIN).code == 0
     nf("predict", tmp_path / "reader", spoilt).assert_refused("field id 7", "2 such fields")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from wsnets.heads import VectorHead
 from wsnets.loop import LoopConfig, RunState, generator, learning_rate, run, together
+from wsnets.processes import Processes
 
 CONFIG = LoopConfig(epochs=30, batch=16, lr=0.1, ema=0.9)
 
@@ -85,6 +87,54 @@ def test_without_averaging_the_last_weights_are_kept(task: Regression, tmp_path:
     state = run(model(), task, replace(CONFIG, ema=0.0), tmp_path / "c.safetensors", {})
     for name, value in state.model.state_dict().items():
         torch.testing.assert_close(state.average.state_dict()[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("optimizer", "amsgrad"), [("adam", False), ("adam", True), ("adamw", False)])
+def test_steps_are_those_of_torch_clipped_decayed_and_averaged(
+    optimizer: Literal["adam", "adamw"], amsgrad: bool, task: Regression, tmp_path: Path
+):
+    config = replace(
+        CONFIG, epochs=4, batch=100, ema=0.2, clip=0.7, weight_decay=0.3, optimizer=optimizer, amsgrad=amsgrad
+    )
+    state = run(model(), task, config, tmp_path / "c.safetensors", {})
+    torch_kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+    plain, averages = model(), {name: value.clone() for name, value in model().state_dict().items()}
+    groups = [
+        {"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": 0.3},
+        {"params": [p for p in plain.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    steps = torch_kind(groups, amsgrad=amsgrad)
+    clipped = False
+    for step in range(4):
+        for group in steps.param_groups:
+            group["lr"] = learning_rate(config, step, 4)
+        steps.zero_grad()
+        task.loss(plain, torch.arange(100), Generator()).backward()
+        clipped |= bool(nn.utils.clip_grad_norm_(plain.parameters(), 0.7) > 0.7)
+        steps.step()
+        keep = min(0.2, (1 + step) / (10 + step))
+        averages = {name: keep * averages[name] + (1 - keep) * new for name, new in plain.state_dict().items()}
+    assert clipped
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(state.model.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(state.average.state_dict()[name], averages[name], rtol=1e-4, atol=1e-6)
+
+
+def test_training_ends_when_its_patience_does(task: Regression, tmp_path: Path):
+    class Best(Regression):
+        epochs = 0
+
+        def validate(self, model: nn.Module) -> dict[str, float]:
+            self.epochs += 1
+            return {"score": -abs(self.epochs - 4.0)}
+
+    state = run(model(), Best(task.x, task.y), replace(CONFIG, patience=3), tmp_path / "c.safetensors", {})
+    assert (state.epoch, state.best_epoch) == (7, 4)
+
+
+def test_a_batch_that_leaves_a_process_without_work_is_refused(task: Regression, tmp_path: Path):
+    with pytest.raises(ValueError, match="batch=16: expected at least 33, so that each of 3 processes has a piece"):
+        run(model(), task, CONFIG, tmp_path / "c", {}, at_once=16, processes=Processes(1, 3))
 
 
 class Turned(nn.Module):

@@ -70,5 +70,9 @@ def test_refusals_and_round_trip():
             Operation(**options)
     with pytest.raises(ValueError, match="target='inflate': expected fields over 3 coordinates, these have 2"):
         Operation(name="inflate").check(2)
+    with pytest.raises(ValueError, match=r"expected fields of signed distances \(sdf\), these show occupancy"):
+        Operation(name="inflate").check(3, "occupancy")
+    Operation(name="inflate").check(3, "sdf")
+    Operation(name="smooth").check(3, "occupancy")
     with pytest.raises(ValueError, match="unknown keys \\['size'\\]"):
         operation_from_json({**operation.to_json(), "size": 3})

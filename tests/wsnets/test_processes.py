@@ -26,7 +26,7 @@ from conftest import Memory, SPEC
 from dataclasses import replace
 from neuralfields import FieldBatch
 from wsnets import models
-from wsnets.models import MLPConfig
+from wsnets.models.gmn import GMNConfig
 from wsnets.train import ClassifyConfig, classify
 torch.set_num_threads(1)
 # Called last, as what is registered first is: threads of a group left behind crash as Python ends.
@@ -34,9 +34,8 @@ atexit.register(lambda: print('still joined' if dist.is_initialized() else 'left
 flat = torch.from_numpy(np.load(sys.argv[2]))
 labels = np.arange(len(flat), dtype=np.int64) % 3
 population = Memory(FieldBatch.from_flat(SPEC, flat), labels, np.arange(len(flat), dtype=np.uint32), {})
-MLPConfig.fields_at_once = 8
 stop, epochs = int(sys.argv[4]), int(sys.argv[5])
-config = ClassifyConfig(model=MLPConfig(hidden=(16,), norm="layer"), epochs=epochs, batch=32, noise=0.1, lr=3e-3)
+config = ClassifyConfig(model=GMNConfig.small(), epochs=epochs, batch=32, noise=0.1, lr=1e-3)
 def watch(now):
     print(now.epoch, flush=True)
     if now.epoch == stop:

@@ -147,6 +147,9 @@ def test_fields_with_bad_weights_are_left_out_only_when_asked(population, tmp_pa
 
 
 def test_the_last_fields_can_be_held_out(population, tmp_path: Path):
+    twins = replace(population, ids=population.ids // 3)
+    with pytest.raises(ValueError, match="val_last=40: divides the copies of group 66 .1 such groups."):
+        train.classify(twins, ClassifyConfig(model=SMALL, epochs=1, val_last=40), tmp_path)
     reader = train.classify(population, ClassifyConfig(model=SMALL, epochs=1, val_last=40), tmp_path)
     assert (reader.training["train_fields"], reader.training["val_fields"]) == (200, 40)
 

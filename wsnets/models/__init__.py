@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, fields
 from importlib import import_module
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Generator, nn
 
@@ -145,7 +145,8 @@ def build_reader(settings: ModelConfig, spec: FieldSpec, num_outputs: int, gener
 def kind(name: str) -> type:
     """Settings class of the model called `name`. Raises ValueError for an unknown name."""
     if name not in _ALL:
-        raise ValueError(f"model={name!r}: expected one of {', '.join(_ALL)}")
+        hint = "; mwt takes images: nf train meta" if name == "mwt" else ""
+        raise ValueError(f"model={name!r}: expected one of {', '.join(_ALL)}{hint}")
     module, settings = _ALL[name]
     return getattr(import_module(f"wsnets.models.{module}"), settings)
 
@@ -168,12 +169,17 @@ def edits(name: str) -> bool:
     return hasattr(kind(name), "build_editor")
 
 
-def build_editor(settings: ModelConfig, spec: FieldSpec, generator: Generator) -> nn.Module:
-    """Make the editor of a model. Raises ValueError for a model that only reads."""
+def check_edits(settings: ModelConfig) -> None:
+    """Raise ValueError for settings of a model that does not edit."""
     name = name_of(settings)
     if not edits(name):
         able = ", ".join(other for other in _CONFIGS if edits(other))
         raise ValueError(f"model={name!r} {does(name)} fields and does not edit them: expected one of {able}")
+
+
+def build_editor(settings: ModelConfig, spec: FieldSpec, generator: Generator) -> nn.Module:
+    """Make the editor of a model. Raises ValueError for a model that only reads."""
+    check_edits(settings)
     return settings.build_editor(spec, generator)  # type: ignore[attr-defined]
 
 
@@ -185,6 +191,14 @@ def config(name: str, **options) -> ModelConfig:
     if unknown:
         raise ValueError(f"model {name}: unknown options {unknown}; expected {known}")
     return settings(**options)
+
+
+def sized(name: str, size: Literal["small", "published"], editing: bool = False) -> ModelConfig:
+    """Settings of the model called `name`: small ones, or those of its paper, which may have others for editing."""
+    settings = kind(name)
+    if size == "small":
+        return settings.small()  # type: ignore[attr-defined]
+    return settings.editing() if editing and hasattr(settings, "editing") else settings()
 
 
 def to_json(settings: ModelConfig) -> dict:

@@ -34,7 +34,9 @@ class MWTConfig:
     values outside these.
     """
 
-    paper: ClassVar[str] = "Gielisse and van Gemert, End-to-end implicit neural representations ..., CVPR 2025"
+    paper: ClassVar[str] = (
+        'Gielisse and van Gemert, "End-to-End Implicit Neural Representations for Classification", CVPR 2025'
+    )
     fields_at_once: ClassVar[int] = 8
     published: ClassVar[str] = "MNIST 98.80, Fashion-MNIST 90.43, CIFAR-10 59.57 (MWT-L; fields fitted for the reader)"
 

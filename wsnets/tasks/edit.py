@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Generator, Tensor, nn
 
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import evaluate
+from wsnets import models
 from wsnets.config import FieldConfig
 from wsnets.editor import edit
 from wsnets.loop import STREAM_MODEL, generator
@@ -15,9 +17,17 @@ from wsnets.tasks.field_task import FieldTask
 
 @dataclass(frozen=True, kw_only=True)
 class EditConfig(FieldConfig):
-    """Settings of editing, beside those of FieldConfig; target: what an edited field is to show."""
+    """Settings of editing, beside those of FieldConfig; target: what an edited field is to show.
 
+    Raises ValueError for a model that does not edit.
+    """
+
+    model: str | models.ModelConfig = "nfn_np"
     target: Operation = field(default_factory=lambda: Operation(name="dilate"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        models.check_edits(self.settings)
 
     def to_json(self) -> dict:
         """Plain JSON values."""
@@ -37,9 +47,11 @@ class EditTask(FieldTask):
     def loss(self, model: nn.Module, batch: tuple[FieldBatch, Tensor], generator: Generator) -> Tensor:
         """Mean loss of fetched training items."""
         fields = self.augmented(batch[0], generator)
-        coords, wanted = self.config.target(fields, generator)
-        edited = edit(fields, model(self.features(fields, generator), generator))
-        return (evaluate(edited, coords) - wanted).square().mean()
+        change = model(self.features(fields, generator), generator)
+        # The fields themselves in single precision: phases of w0 = 30 need more than the eight bits of bfloat16.
+        with torch.autocast(generator.device.type, enabled=False):
+            coords, wanted = self.config.target(fields, generator)
+            return (evaluate(edit(fields, change), coords) - wanted).square().mean()
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Mean squared error on the held-out items, beside that of leaving them as they are; the score is minus it."""

@@ -33,6 +33,7 @@ class Prepared:
         held = held_out(population.groups, config.val_fraction, config.seed)
         if config.val_last:
             held = np.arange(len(population)) >= len(population) - config.val_last
+            _check_together(population.groups, held, config.val_last)
         train, val = Subset(population, kept[~held[kept]]), Subset(population, kept[held[kept]])
         if len(train) < 2:
             raise ValueError(f"{len(train)} of {len(population)} fields are left to train on: expected at least 2")
@@ -41,6 +42,16 @@ class Prepared:
         seen = batches(train) if aligner is None else (aligner(fields) for fields in batches(train))
         normaliser = Normaliser.fit(config.normaliser_mode, seen)
         return cls(train, val, normaliser, aligner, len(population) - len(kept))
+
+
+def _check_together(groups: np.ndarray, held: np.ndarray, val_last: int) -> None:
+    """Raise ValueError where copies of one item are on both sides."""
+    divided = np.intersect1d(np.asarray(groups)[held], np.asarray(groups)[~held])
+    if len(divided):
+        raise ValueError(
+            f"val_last={val_last}: divides the copies of group {divided[0]} ({len(divided)} such groups): expected a "
+            "number that keeps them together, or val_fraction, which does"
+        )
 
 
 class FieldTask(ABC):

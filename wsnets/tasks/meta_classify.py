@@ -21,6 +21,7 @@ from wsnets.data import held_out
 from wsnets.evaluation import Evaluation, assess
 from wsnets.loop import STREAM_MODEL, LoopConfig, RunState, check, generator, run
 from wsnets.models.mwt import MWT, MWTConfig
+from wsnets.processes import join
 from wsnets.train import TrainProgress, curves
 
 FORMAT = "neuralfields-meta"
@@ -229,14 +230,15 @@ def meta_classify(
             figures = {name: value for name, value in last.items() if name not in ("epoch", "loss")}
             progress(TrainProgress(state.epoch, config.epochs, last["loss"], figures, state.seconds))
 
-    at_once = config.model.fields_at_once
-    state = run(model, task, config, out / "checkpoint.safetensors", identity, report, step, at_once)
+    at_once, processes = config.model.fields_at_once, join()
+    state = run(model, task, config, out / "checkpoint.safetensors", identity, report, step, at_once, processes)
     model.load_state_dict(state.best)
     training = _summary(state, config, task)
     reader = MetaReader(model=model.eval(), shape=shape, classes=classes, training=training)
-    checkpoint.write_text(out / "training.json", json.dumps(training, indent=2) + "\n")
-    checkpoint.write_text(out / "curves.csv", curves(state.history))
-    reader.save(out)
+    if processes.lead:
+        checkpoint.write_text(out / "training.json", json.dumps(training, indent=2) + "\n")
+        checkpoint.write_text(out / "curves.csv", curves(state.history))
+        reader.save(out)
     return reader
 
 

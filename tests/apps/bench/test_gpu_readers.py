@@ -29,7 +29,15 @@ def test_fields_and_images_are_read_and_kept(
         assert row["device"] == "cpu"
     assert "of fields" not in capsys.readouterr().err
     stored = sorted(path.name for path in (tmp_path / "work").iterdir())
-    assert stored == ["dws-mnist-test", "dws-mnist-train", "dws-mnist-train-probe_gen-small", "mwt-cifar10-small"]
+    assert stored == [
+        "dws-mnist-test-limit60",
+        "dws-mnist-train-limit60",
+        "dws-mnist-train-limit60-probe_gen-small-b16-min0.02",
+        "mwt-cifar10-small-limit60-min0.02",
+    ]
+    again = [*words(tmp_path, shared_data), "--readers", "probe_gen", "--images", "cifar10"]
+    assert gpu_readers.main(again) == 0
+    assert len((tmp_path / "readers_gpu.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize(

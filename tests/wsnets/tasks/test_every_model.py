@@ -125,6 +125,18 @@ def test_it_trains_resumes_exactly_and_survives_its_folder(task: str, name: str,
     assert not torch.equal(how.use(other, store.fields), made)
 
 
+@pytest.mark.parametrize(("task", "name"), PAIRS, ids=[f"{task}-{name}" for task, name in PAIRS])
+def test_half_precision_trains_near_to_single(task: str, name: str, store: Store, tmp_path: Path) -> None:
+    how = TASKS[task]
+    config = how.config(models.kind(name).small(), **{**FEW, "epochs": 1})
+    single = how.run(store, config, tmp_path / "single")
+    half = how.run(store, replace(config, precision="bf16"), tmp_path / "half")
+    losses = [network.training["history"][0]["loss"] for network in (single, half)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    weights = [torch.cat([p.flatten() for p in network.model.parameters()]) for network in (single, half)]
+    assert not torch.equal(*weights)
+
+
 def test_every_model_that_edits_is_asked_to_and_no_other() -> None:
     asked = {name for task, name in PAIRS if task == "edit"}
     assert asked == {name for name in models.names() if models.edits(name)}
