@@ -12,13 +12,13 @@ from apps.edited import Originals, contact_sheet, error_words, errors, judge, na
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, not_both
 from apps.output import Output, duration
 from apps.progress import Progress
-from apps.sides import sides
+from apps.sides import sides, without_bad
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
     from neuralfields import FieldStore
     from wsnets import Editor, Operation
-    from wsnets.data import Population
+    from wsnets.data import Population, Subset
 
 SHARD = 1024
 DRAWN = 12
@@ -76,6 +76,8 @@ class Edit:
     """Where the images are that the fields were fitted to: also judge by these, edited."""
     limit: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: all)")] = None
     """Edit the first so many fields."""
+    skip_bad: bool = False
+    """Leave out fields with NaN or infinite weights instead of refusing the store."""
     threads: Threads = None
     """Processor threads."""
     output: Shown = SHOWN
@@ -161,7 +163,7 @@ def edit_store(options: Edit, output: Output) -> None:
     from wsnets import Editor
 
     limit_threads(options.threads)
-    editor, store = Editor.load(options.editor), open_store(options.store)
+    editor, store = Editor.load(options.editor), without_bad(open_store(options.store), options.skip_bad)
     count = len(store) if options.limit is None else min(options.limit, len(store))
     if count < 1:
         raise ValueError(
@@ -189,7 +191,7 @@ def edit_store(options: Edit, output: Output) -> None:
     output.next(["nf", command, options.out, "--out", options.out.rstrip("/") + suffix])
 
 
-def write_edited(editor: "Editor", store: "FieldStore", out: str, count: int, quiet: bool) -> float | None:
+def write_edited(editor: "Editor", store: "FieldStore | Subset", out: str, count: int, quiet: bool) -> float | None:
     """Write edited fields shard by shard, with the index of the originals; None where all were there already."""
     import time
 

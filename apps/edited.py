@@ -38,7 +38,7 @@ class Originals:
         signals = source_images(population.meta, source, ImageOptions())
         if signals.shape != operation.shape:
             raise ValueError(f"beside={source!r}: has images of {signals.shape}, expected {operation.shape}")
-        return cls(signals, places(signals, np.asarray(population.ids), source))
+        return cls(signals, places(signals, np.asarray(population.groups), source))
 
     def __getitem__(self, positions: np.ndarray) -> "Tensor":
         """Images (n, H, W, C) in [0, 1] of the fields at these positions (n,)."""

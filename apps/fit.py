@@ -85,6 +85,8 @@ class FitImages:
     recipe: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: none)")] = None
     """Named settings; `nf recipes` lists them."""
     images: Images = field(default_factory=ImageOptions)
+    fits: int = 1
+    """Fit every image so many times, each with a start of its own: views of one image, which splits keep together."""
     fitting: Annotated[FitOptions, OmitArgPrefixes] = field(default_factory=FitOptions)
     architecture: Annotated[SpecOptions, OmitArgPrefixes] = field(default_factory=SpecOptions)
     follow: Follow = field(default_factory=FollowOptions)
@@ -103,7 +105,9 @@ def _fit_images(options: FitImages, output: Output) -> None:
 
     recipe = None if options.recipe is None else recipes.get(options.recipe)
     config = with_overrides(FitConfig() if recipe is None else recipe.config, given(options.fitting))
-    signals = images.load(options.source, **vars(options.images))
+    signals = images.load(options.source, **vars(options.images)).repeated(options.fits)
+    if options.fits > 1 and config.init != "random":
+        raise ValueError(f"fits={options.fits} with init={config.init!r}: expected init=random, a start for each fit")
     spec = architecture(signals, recipe, options.architecture)
     size = "x".join(map(str, signals.shape))
     output.say(f"fitting {len(signals):,} images of {size}x{signals.channels}: {spec.describe()}")

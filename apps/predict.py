@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from apps.options import SHOWN, Shown, StorePath, Threads
 from apps.output import Output, duration
 from apps.progress import Progress
+from apps.sides import without_bad
 from apps.training import limit_threads
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from neuralfields import FieldBatch, FieldStore
     from wsnets import Reader, Regressor
+    from wsnets.data import Subset
     from wsnets.tasks.meta_classify import MetaReader
 
 READ_AT_ONCE = 1024
@@ -38,6 +40,8 @@ class Predict:
     """Folder of a store."""
     out: Annotated[str | None, arg(metavar="FILE.csv", help_behavior_hint="(default: none)")] = None
     """Table to write: id, name, label, predicted class and its probability; or id, name, predicted and true value."""
+    skip_bad: bool = False
+    """Leave out fields with NaN or infinite weights instead of refusing the store."""
     threads: Threads = None
     """Processor threads."""
     output: Shown = SHOWN
@@ -51,7 +55,9 @@ def predict(options: Predict, output: Output) -> None:
     from wsnets.tasks import meta_classify
 
     limit_threads(options.threads)
-    store = open_store(options.store)
+    whole = open_store(options.store)
+    store = without_bad(whole, options.skip_bad)
+    output.facts([("skipped", f"{len(whole) - len(store):,} fields" if len(store) < len(whole) else None)])
     if (Path(options.reader) / meta_classify.FILE).is_file():
         _classes(options, StoredMeta.of(meta_classify.MetaReader.load(options.reader), store), store, output)
         return
@@ -71,7 +77,7 @@ class StoredMeta:
     reader: "MetaReader"
 
     @classmethod
-    def of(cls, reader: "MetaReader", store: "FieldStore") -> "StoredMeta":
+    def of(cls, reader: "MetaReader", store: "FieldStore | Subset") -> "StoredMeta":
         """Raises ValueError for a store of other fields than this reader's own."""
         made_by = (store.meta.get("config") or {}).get("learned_sha256")
         if store.spec != reader.model.spec or made_by != reader.digest():
@@ -88,7 +94,7 @@ class StoredMeta:
         return self.reader.read(fields)
 
 
-def _classes(options: Predict, reader: "Reader | StoredMeta", store: "FieldStore", output: Output) -> None:
+def _classes(options: Predict, reader: "Reader | StoredMeta", store: "FieldStore | Subset", output: Output) -> None:
     probabilities, seconds = _read(reader, store, options.output.quiet)
     chosen, known = probabilities.argmax(axis=1), store.labels >= 0
     accuracy = float((chosen[known] == store.labels[known]).mean()) if known.any() else None
@@ -105,7 +111,7 @@ def _classes(options: Predict, reader: "Reader | StoredMeta", store: "FieldStore
     write(options.out, store, ("label", "predicted", "probability"), (shown, names, best), output)
 
 
-def _values(options: Predict, regressor: "Regressor", store: "FieldStore", output: Output) -> None:
+def _values(options: Predict, regressor: "Regressor", store: "FieldStore | Subset", output: Output) -> None:
     from wsnets.regressor import fit_figures
 
     predicted, seconds = _read(regressor, store, options.output.quiet)
@@ -120,7 +126,9 @@ def _values(options: Predict, regressor: "Regressor", store: "FieldStore", outpu
     write(options.out, store, (regressor.target, "predicted"), columns, output)
 
 
-def _read(network: "Reader | Regressor | StoredMeta", store: "FieldStore", quiet: bool) -> tuple[np.ndarray, float]:
+def _read(
+    network: "Reader | Regressor | StoredMeta", store: "FieldStore | Subset", quiet: bool
+) -> tuple[np.ndarray, float]:
     """Predictions for all fields, and the seconds it took. Raises ValueError for a store without fields."""
     from wsnets.data import batches
 
@@ -136,7 +144,11 @@ def _read(network: "Reader | Regressor | StoredMeta", store: "FieldStore", quiet
 
 
 def write(
-    out: str | None, store: "FieldStore", header: Sequence[str], columns: Sequence[Sequence[Any]], output: Output
+    out: str | None,
+    store: "FieldStore | Subset",
+    header: Sequence[str],
+    columns: Sequence[Sequence[Any]],
+    output: Output,
 ) -> None:
     """Write one line per field: id, name, and the given columns."""
     if out is None:

@@ -108,7 +108,7 @@ def captions(store: "FieldStore", rows: np.ndarray) -> list[str]:
 def originals(store: "FieldStore", rows: np.ndarray, source: str, options: ImageOptions) -> "Tensor":
     """The images that fields were fitted to, found by id: (n, H, W, C). Raises ValueError when some are not there."""
     found = source_images(store.meta, source, options)
-    return found.values(places(found, store.ids[rows], source))
+    return found.values(places(found, store.groups[rows], source))
 
 
 def places(found: "ImageSignals", ids: np.ndarray, source: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from apps.training import TrainingOptions
 
 if TYPE_CHECKING:
     from neuralfields import FieldStore
-    from wsnets.data import Population
+    from wsnets.data import Population, Subset
 
 
 class Sided(Protocol):
@@ -52,6 +52,13 @@ def split(
     other = open_store(test)
     check_spec(other.spec, store.spec)
     return store, usable(other, skip_bad)
+
+
+def without_bad(store: "FieldStore", skip_bad: bool) -> "FieldStore | Subset":
+    """The store, or, where that was asked for, its fields with finite weights alone; others are refused when read."""
+    from wsnets.data import Subset, finite
+
+    return Subset(store, finite(store)) if skip_bad else store
 
 
 def usable(population: "Population", skip_bad: bool) -> "Population":

@@ -73,6 +73,16 @@ class Subset:
         """Groups of the chosen fields: (n,) uint32."""
         return np.asarray(self.population.groups)[self.positions]
 
+    @property
+    def index(self) -> Any:
+        """Rows of the population's index for the chosen fields, where it has one: a pyarrow table."""
+        return self.population.index.take(self.positions)  # type: ignore[attr-defined]
+
+    @property
+    def path(self) -> Any:
+        """Where the population is stored, where it is."""
+        return self.population.path  # type: ignore[attr-defined]
+
     def column(self, name: str) -> np.ndarray:
         """A column of the index for the chosen fields: (n,). Raises ValueError where the population has no index."""
         return column(self.population, name)[self.positions]

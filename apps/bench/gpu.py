@@ -12,14 +12,15 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from apps.bench import gpu_rows
 from apps.bench.gpu_rows import GpuRow
-from apps.bench.gpu_worker import Broken, Worker
+from apps.bench.gpu_worker import Broken, Job, Worker
 from apps.bench.rows import now, versions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,20 +46,22 @@ class Passed(BaseException):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a part found: rows, lines to tell, and failures, one line each."""
+    """What a part found: rows, lines to tell, failures, and what it could not look at, one line each."""
 
     rows: tuple[GpuRow, ...] = ()
     lines: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the check. seconds: what it takes at most on an H100; run: takes the seconds that are left."""
+    """One part of the check. seconds: what it takes at most on an H100; run: takes the seconds that are left, and gives
+    what it finds as soon as it is found."""
 
     name: str
     seconds: float
-    run: Callable[[float], Outcome]
+    run: Callable[[float], Iterable[Outcome]]
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,8 @@ def run_parts(
     """Run parts in order within `deadline` seconds; one that would not fit is left out, and later ones may still fit.
 
     A part that raises is a failure of its own, and the others go on; so is one that is ended because it eats into the
-    seconds that later ones are said to take. keep: called with the rows of every part as soon as it is done, so that a
-    later one cannot lose them.
+    seconds that later ones are said to take: what it had found until then is kept. keep: called with the rows of every
+    part as soon as it is done, so that a later one cannot lose them.
     """
     begin = clock()
     rows: list[GpuRow] = []
@@ -94,27 +97,40 @@ def run_parts(
             say(left_out[-1])
             continue
         later = sum(other.seconds for other in parts[place + 1 :])
-        left = max(part.seconds, left - later - _LOSS_S if later else left)
-        try:
-            with alarm(left):
-                outcome = part.run(left)
-        except Passed:
-            outcome = Outcome(failures=(f"{part.name}: ended after {left:.0f} s, before it was done",))
-        except Broken as error:
-            outcome = Outcome(failures=(f"{part.name}: {error}",))
-        except Exception as error:
-            traceback.print_exc()
-            first = (str(error).splitlines() or [""])[0]
-            outcome = Outcome(failures=(f"{part.name}: {type(error).__name__}: {first}",))
+        outcome = run_part(part, max(part.seconds, left - later - _LOSS_S if later else left))
         rows += outcome.rows
         failures += outcome.failures
-        for line in (*outcome.lines, *outcome.failures):
+        left_out += outcome.left_out
+        for line in (*outcome.lines, *outcome.left_out, *outcome.failures):
             say(line)
         if outcome.rows:
             keep(outcome.rows)
             say(gpu_rows.text_table(outcome.rows))
         say(f"{part.name}: {clock() - begin:.0f} s since the start\n")
     return Report(tuple(rows), tuple(failures), tuple(left_out))
+
+
+def run_part(part: Part, left: float) -> Outcome:
+    """All that a part finds in so many seconds; what it raises is a failure. Of several rows of one kind, the last."""
+    found: list[Outcome] = []
+    try:
+        with alarm(left):
+            for outcome in part.run(left):
+                found.append(outcome)  # one by one: what was found before it broke is kept
+    except Passed:
+        found.append(Outcome(failures=(f"{part.name}: ended after {left:.0f} s, before it was done",)))
+    except Broken as error:
+        found.append(Outcome(failures=(f"{part.name}: {error}",)))
+    except Exception as error:
+        traceback.print_exc()
+        first = (str(error).splitlines() or [""])[0]
+        found.append(Outcome(failures=(f"{part.name}: {type(error).__name__}: {first}",)))
+    return Outcome(
+        tuple(gpu_rows.latest(row for outcome in found for row in outcome.rows)),
+        tuple(line for outcome in found for line in outcome.lines),
+        tuple(line for outcome in found for line in outcome.failures),
+        tuple(line for outcome in found for line in outcome.left_out),
+    )
 
 
 @contextlib.contextmanager
@@ -138,15 +154,15 @@ def make_parts(shares: int, worker: Worker) -> list[Part]:
     from apps.bench import gpu_population, gpu_sides
 
     def measured(name: str, seconds: float) -> Part:
-        def run(left: float) -> Outcome:
-            outcome = worker.run(name, left)
-            worker.shared |= {row.precision: row.tflops * 1e12 for row in outcome.rows if row.part == "matmul"}
-            return outcome
+        def run(left: float) -> Iterator[Outcome]:
+            for outcome in worker.run(name, left):
+                worker.shared |= {row.precision: row.tflops * 1e12 for row in outcome.rows if row.part == "matmul"}
+                yield outcome
 
         return Part(name, seconds, run)
 
     return [
-        Part("checks", 120, lambda left: _checks(min(left, _CHECKS_S), shares)),
+        Part("checks", 120, lambda left: [_checks(min(left, _CHECKS_S), shares)]),
         measured("products", 15),
         *(measured(f"fit {case.name}", 40) for case in gpu_sides.CASES),
         *(measured(f"population {one.name}", one.seconds) for one in gpu_population.POPULATIONS),
@@ -154,7 +170,7 @@ def make_parts(shares: int, worker: Worker) -> list[Part]:
     ]
 
 
-def make_jobs(settings: tuple[Path, int], matmul: dict[str, float]) -> dict[str, Callable[[float], Outcome]]:
+def make_jobs(settings: tuple[Path, int], matmul: dict[str, float]) -> dict[str, Job]:
     """What is measured, by name. settings: folder of data, rounds; matmul: rate of products by precision."""
     from apps.bench import gpu_evaluate, gpu_fit, gpu_plan, gpu_population, gpu_sides
     from apps.bench.gpu_time import event_seconds, matmul_rates
@@ -163,29 +179,37 @@ def make_jobs(settings: tuple[Path, int], matmul: dict[str, float]) -> dict[str,
     peers = tuple(name for name, reason in gpu_fit.usable_peers().items() if reason is None)
     absent = tuple(f"{name} is left out: {reason}" for name, reason in gpu_fit.usable_peers().items() if reason)
 
-    def products(_: float) -> Outcome:
-        return Outcome(tuple(_matmul_row(name, rate) for name, rate in matmul_rates(rounds).items()), absent)
+    def products(_: float) -> Iterator[Outcome]:
+        yield Outcome(tuple(_matmul_row(name, rate) for name, rate in matmul_rates(rounds).items()), absent)
 
-    def fit(case: gpu_sides.Case) -> Callable[[float], Outcome]:
-        def run(left: float) -> Outcome:
+    def fit(case: gpu_sides.Case) -> Job:
+        def run(left: float) -> Iterator[Outcome]:
             broken: list[str] = []
             names = gpu_plan.precisions(case.spec)
-            rows = gpu_fit.measure(case, names, peers, matmul, rounds, event_seconds, broken.append, left)
-            return Outcome(tuple(rows), failures=tuple(broken))
+            for rows in gpu_fit.measure(case, names, peers, matmul, rounds, event_seconds, broken.append, left):
+                yield Outcome(tuple(rows))
+            yield Outcome(failures=tuple(broken))
 
         return run
 
-    def population(one: gpu_population.Population) -> Callable[[float], Outcome]:
-        if not (data / one.file).is_file():
-            return lambda _: Outcome(lines=(f"population {one.name}: left out, there is no {one.file} in {data}",))
-        names = gpu_plan.precisions(one.work.spec)
-        return lambda _: Outcome(tuple(gpu_population.measure(one, data, names, matmul)))
+    def population(one: gpu_population.Population) -> Job:
+        def run(_: float) -> Iterator[Outcome]:
+            if not (data / one.file).is_file():
+                yield Outcome(left_out=(f"population {one.name}: left out, there is no {one.file} in {data}",))
+                return
+            rows = gpu_population.measure(one, data, gpu_plan.precisions(one.work.spec), matmul)
+            yield Outcome(tuple(rows), failures=gpu_population.shortfalls(rows))
+
+        return run
+
+    def evaluate(_: float) -> Iterator[Outcome]:
+        yield Outcome(tuple(gpu_evaluate.measure(matmul, rounds, event_seconds)))
 
     return {
         "products": products,
         **{f"fit {case.name}": fit(case) for case in gpu_sides.CASES},
         **{f"population {one.name}": population(one) for one in gpu_population.POPULATIONS},
-        "evaluate": lambda _: Outcome(tuple(gpu_evaluate.measure(matmul, rounds, event_seconds))),
+        "evaluate": evaluate,
     }
 
 
@@ -194,19 +218,24 @@ def _checks(left: float, shares: int) -> Outcome:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from apps.bench import gpu_checks, gpu_evaluate, gpu_plan, gpu_sides
+    from apps.bench import gpu_checks, gpu_evaluate
 
     sanitizer = gpu_checks.find_sanitizer()
     absent = () if sanitizer else ("compute-sanitizer is not installed: memcheck and racecheck are left out",)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     environment.pop("TRITON_INTERPRET", None)
-    with ProcessPoolExecutor(shares, mp_context=get_context("spawn")) as pool:
-        work = [(case, name) for case in gpu_sides.CASES for name in gpu_plan.precisions(case.spec)]
-        compiling = [pool.submit(compile_case, case, name) for case, name in work]
-        compiling += [pool.submit(compile_evaluation, case) for case in gpu_evaluate.CASES]
-        outcomes = gpu_checks.run_all(gpu_checks.checks(shares, sanitizer), left, environment)
-        for future in compiling:
-            future.cancel()  # and what did not compile is said where it is measured
+    end = time.monotonic() + left - _LOSS_S  # before the alarm, which would lose what the others found
+    pool = ProcessPoolExecutor(shares, mp_context=get_context("spawn"))
+    try:
+        for case, name in compilations():
+            pool.submit(compile_case, case, name)
+        for case in gpu_evaluate.CASES:
+            pool.submit(compile_evaluation, case)
+        outcomes = gpu_checks.run_all(gpu_checks.checks(shares, sanitizer), end - time.monotonic(), environment)
+    finally:
+        pool.shutdown(
+            wait=False, cancel_futures=True
+        )  # what did not compile is compiled, or said, where it is measured
     good = tuple(outcome.line for outcome in outcomes if outcome.ok)
     bad = [outcome for outcome in outcomes if not outcome.ok]
     for outcome in bad:
@@ -214,11 +243,24 @@ def _checks(left: float, shares: int) -> Outcome:
     return Outcome(lines=(*absent, *good), failures=tuple(outcome.line for outcome in bad))
 
 
-def compile_case(case, precision: str) -> None:
-    """Compile the kernel of one case in one precision, into Triton's cache."""
+def compilations() -> list[tuple[Any, str]]:
+    """Cases and populations in every precision that is measured, all of their defaults first."""
+    from apps.bench import gpu_plan, gpu_population, gpu_sides
+
+    cases = [*gpu_sides.CASES, *gpu_population.POPULATIONS[:2]]
+    named = [(case, place, name) for case in cases for place, name in enumerate(gpu_plan.precisions(case.spec))]
+    return [(case, name) for case, _, name in sorted(named, key=lambda each: each[1])]
+
+
+def compile_case(case: Any, precision: str) -> None:
+    """Compile the kernel of one case or population in one precision, into Triton's cache."""
+    from apps.bench import gpu_population
     from apps.bench.gpu_sides import Ours, build
 
-    Ours(build(case, 2), precision).advance(1)
+    if isinstance(case, gpu_population.Population):
+        Ours(gpu_population.sketch(case, 2), precision, gpu_population.config_of(case)).advance(1)
+    else:
+        Ours(build(case, 2), precision).advance(1)
 
 
 def compile_evaluation(case) -> None:

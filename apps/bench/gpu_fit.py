@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
@@ -13,11 +13,15 @@ from apps.bench.gpu_rows import GpuRow, measured
 from apps.bench.gpu_sides import Case, Jax, Ours, Side, TorchFunc, build
 from apps.bench.gpu_time import fill, matmul_of
 from apps.bench.rows import quantile
+from fitting.kernels import step_torch
 
 # Peers multiply in tf32, the fastest they have for float32 data, so that the ratio flatters no one.
 PEER_PRECISION = "tf32"
 PEERS = ("torch.func", "jax", "torch.func compiled")
 _COMPILING_S = {"torch.func": 3.0, "jax": 15.0, "torch.func compiled": 45.0}  # what each takes before its first step
+# Distance of the weights after a few steps of a few fields from those of float32 torch, over the way they went.
+STRAY = {"fp32": 2e-3, "tf32x3": 2e-3, "tf32": 0.15, "mixed": 0.15, "bf16": 0.4}
+_FEW, _FEW_STEPS = 4, 20
 _SLICE_S = 0.25
 _CASE_S = 12.0  # about what the rounds of one case may take
 
@@ -47,11 +51,13 @@ def measure(
     timed: Callable[[Callable], float],
     broke: Callable[[str], object],
     left: float = math.inf,
-) -> list[GpuRow]:
+) -> Iterator[list[GpuRow]]:
     """Rows of one case, our default precision first; the ratio is that of the side's time to the default's.
 
-    A peer that does not run here, or not in the seconds left, is left out, with a line that says why; so is a precision
-    of ours, whose line goes to `broke`. The default precision raises whatever it raises.
+    Given twice: ours by one round, before the peers take their time to compile, then all by all rounds. A peer that
+    does not run here, or not in the seconds left, is left out, with a line that says why; so is a precision of ours,
+    whose line goes to `broke`. A fit of ours that strays from float32 torch is a line for `broke` too, and measured
+    all the same. The default precision raises whatever it raises.
 
     precisions: of ours, the default first; peers: some of PEERS; matmul: rate by precision; timed: runs an action and
     returns its seconds on the device.
@@ -69,7 +75,13 @@ def measure(
             broke(f"fit {case.name}: triton, {name}: {_one_line(error)}")
             continue
         slices.append(piece)
-    turns = max(2, min(rounds, int(_CASE_S / sum(timed(piece.action) for piece in slices))))
+        stray = strays(case, name)
+        if stray is not None:
+            broke(f"fit {case.name}: triton, {name}: {stray}")
+    once = [[timed(piece.action) / (piece.fields * piece.steps)] for piece in slices]
+    yield rows(case, slices, once, matmul)
+    round_s = sum(seconds * piece.fields * piece.steps for (seconds,), piece in zip(once, slices, strict=True))
+    turns = max(2, min(rounds, int(_CASE_S / round_s)))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
@@ -86,9 +98,21 @@ def measure(
                 print(f"{case.name}: {name} is left out: {_one_line(error)}", flush=True)
                 continue
             slices.append(_slice(name, PEER_PRECISION, side, steps))
-        return rows(case, slices, take_turns(slices, turns, timed), matmul)
+        yield rows(case, slices, take_turns(slices, turns, timed), matmul)
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def strays(case: Case, precision: str) -> str | None:
+    """How far twenty steps of a few fields end from those of float32 torch, where that is too far, else None."""
+    ours = Ours(build(case, _FEW), precision)
+    ours.advance(_FEW_STEPS)
+    exact = step_torch.run(ours.task(_FEW_STEPS, "fp32")).fields.flat()
+    assert ours.result is not None
+    start = ours.work.start.flat()
+    moved, off = ((exact - other).square().mean().sqrt().item() for other in (start, ours.result.flat()))
+    allowed = STRAY[precision]
+    return None if off <= allowed * moved else f"off by {off / moved:.2g} of its way, expected at most {allowed:g}"
 
 
 def make_peer(name: str, case: Case) -> Side:

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from neuralfields.spec import FieldSpec
 # Fields per file of the store: whole waves of programs on any card, a few files in all.
 _SHARD = 16384
 SAMPLE = 1024
+CLOSE_DB = 0.5  # what the fastest precision may cost
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,13 @@ class Population:
     @property
     def work(self) -> Case:
         """The case it is, of one step of all its fields."""
-        dims = recipes.get(self.recipe).make_spec(self.shape[2]).dims
+        dims = self.spec.dims
         return Case("-".join(map(str, dims)), self.shape[0] * self.shape[1], 0, self.count, self.steps, 0)
+
+    @property
+    def spec(self) -> FieldSpec:
+        """The fields it is fitted with."""
+        return recipes.get(self.recipe).make_spec(self.shape[2])
 
     @property
     def case(self) -> str:
@@ -70,10 +77,7 @@ def measure(
     path = data / population.file
     if not path.is_file():
         raise FileNotFoundError(f"data={data}: expected a folder with {population.file} in it")
-    recipe = recipes.get(population.recipe)
-    config = replace(recipe.config, steps=population.steps, backend=backend, shard=_SHARD, curve_every=population.steps)
-    if not population.stops:
-        config = replace(config, target_psnr=0.0, min_steps=0)
+    recipe, config = recipes.get(population.recipe), config_of(population, backend)
     warm_up(path, recipe, replace(config, steps=1, min_steps=0, curve_every=1))
     parts, quality, taken = [], [], 0
     with tempfile.TemporaryDirectory() as folder:
@@ -93,6 +97,31 @@ def measure(
         return [row]
     sample = parts[0].select(slice(0, SAMPLE))
     return [row, *_references(row, sample, spec, config, precisions, float(psnr[: len(sample)].mean()))]
+
+
+def config_of(population: Population, backend: str = "triton") -> FitConfig:
+    """How a population is fitted."""
+    config = recipes.get(population.recipe).config
+    config = replace(config, steps=population.steps, backend=backend, shard=_SHARD, curve_every=population.steps)
+    return config if population.stops else replace(config, target_psnr=0.0, min_steps=0)
+
+
+def sketch(population: Population, count: int) -> Work:
+    """So many fields of a population, with random images: what its kernels can be compiled with."""
+    images = torch.rand(count, *population.shape, generator=torch.Generator().manual_seed(0))
+    return _work(image.from_array(images.numpy()), population.spec, config_of(population))
+
+
+def shortfalls(rows: Sequence[GpuRow]) -> tuple[str, ...]:
+    """A line where the first precision of ours ends more than 0.5 dB below float32 torch."""
+    ours = next((row for row in rows if row.side == "triton"), None)
+    torchs = next((row for row in rows if row.side == REFERENCE), None)
+    if ours is None or torchs is None or ours.psnr is None or torchs.psnr is None:
+        return ()
+    if ours.psnr >= torchs.psnr - CLOSE_DB:
+        return ()
+    said = f"{ours.psnr:.2f} dB in {ours.precision}, float32 torch {torchs.psnr:.2f}"
+    return (f"population {ours.case}: {said}: expected at most {CLOSE_DB} dB less",)
 
 
 def warm_up(path: Path, recipe: recipes.Recipe, config: FitConfig) -> None:

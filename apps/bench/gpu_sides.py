@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,17 +98,17 @@ class Ours:
 
     def advance(self, steps: int) -> None:
         """Fit from the start, so many steps."""
-        from dataclasses import replace
-
         from fitting.kernels import step_triton
 
+        self.result = step_triton.run(self.task(steps, self.precision)).fields
+
+    def task(self, steps: int, precision: str) -> StepTask:
+        """So many steps from the start."""
         work = self.work
-        settings = {"steps": steps, "batch": work.case.batch, "curve_every": steps, "precision": self.precision}
+        settings = {"steps": steps, "batch": work.case.batch, "curve_every": steps, "precision": precision}
         config = replace(self.config, **settings)
         ids = np.arange(self.fields, dtype=np.uint32)
-        rates = learning_rates(config)
-        task = StepTask(work.start, work.coords, work.targets, ids, None, config, rates)
-        self.result = step_triton.run(task).fields
+        return StepTask(work.start, work.coords, work.targets, ids, None, config, learning_rates(config))
 
 
 class TorchFunc:

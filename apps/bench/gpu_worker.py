@@ -7,13 +7,13 @@ interrupted: neither may cost what the other parts would have measured.
 import os
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
 _END_S = 10  # a process in the driver may take that long to be gone
-Job = Callable[[float], Any]
+Job = Callable[[float], Iterable[Any]]
 
 
 class Broken(Exception):
@@ -33,8 +33,8 @@ class Worker:
         self._process: Any = None
         self._pipe: Any = None
 
-    def run(self, name: str, left: float) -> Any:
-        """What a job returns. Raises Broken where it raised, or took its process with it."""
+    def run(self, name: str, left: float) -> Iterator[Any]:
+        """All that a job gives, each as soon as it does. Raises Broken where it raised, or took its process with it."""
         if self._process is None:
             context = get_context("spawn")
             self._pipe, other = context.Pipe()
@@ -43,7 +43,10 @@ class Worker:
             other.close()
         try:
             self._pipe.send((name, left, self.shared))
-            answer, trouble = self._pipe.recv()
+            answer, trouble, more = self._pipe.recv()
+            while more:
+                yield answer
+                answer, trouble, more = self._pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._process.join(_END_S)
             status = self._process.exitcode
@@ -55,7 +58,6 @@ class Worker:
         if trouble:
             self.close()
             raise Broken(trouble)
-        return answer
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -78,11 +80,13 @@ def _serve(pipe: Connection, make: Callable[[Any, dict], dict[str, Job]], settin
         try:
             shared.update(sent)
             jobs = jobs or make(settings, shared)
-            answer, trouble = jobs[name](left), ""
+            for answer in jobs[name](left):
+                pipe.send((answer, "", True))
+            trouble = ""
         except Exception as error:
             traceback.print_exc()
-            answer, trouble = None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        pipe.send((answer, trouble))
+            trouble = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        pipe.send((None, trouble, False))
 
 
 def _end_with_parent() -> None:

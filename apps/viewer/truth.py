@@ -36,7 +36,8 @@ class Truth:
         """The picture that a field was fitted to: (H, W, C) in [0, 1]."""
         with self._lock:
             images, places = self._images
-        number = int(self._part.column("id")[row])
+        # Several fits of one image have ids of their own, and the image's as their group.
+        number = int(self._part.column("group" if "group" in self._part.columns else "id")[row])
         if number not in places:
             raise ValueError(f"beside={self._source!r}: has no image with id {number}; expected those of the store")
         return images.values(np.array([places[number]]))[0]

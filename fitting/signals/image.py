@@ -5,7 +5,7 @@ Legend: N images, H rows, W columns, C channels.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from neuralfields.grids import image_coords
 from neuralfields.spec import FieldSpec
 
 ID_OFFSETS = {None: 0, "train": 0, "test": 2**30, "val": 2**31, "validation": 2**31}
+MAX_FITS, FIT_STRIDE = 64, 2**24  # of one image; 64 strides are the ids of a split
 NUM_DIGITS_TRAIN = 1437  # the first four fifths of scikit-learn's 1,797 digits; the rest is the test part
 
 Positions = slice | Sequence[int] | np.ndarray
@@ -40,7 +41,8 @@ class ImageSignals:
     """N images of one size.
 
     pixels (N, H, W, C): uint8, or float32 in [0, 1]; labels (N,) int64 or None; names: N of them; ids (N,) uint32: what
-    the randomness of a field hangs on; classes: name of every label or None. Raises ValueError for anything else.
+    the randomness of a field hangs on; classes: name of every label or None; groups (N,) uint32: ids of the images
+    where each is there several times, else None. Raises ValueError for anything else.
     """
 
     pixels: np.ndarray
@@ -50,6 +52,7 @@ class ImageSignals:
     source: str = "array"
     split: str | None = None
     classes: tuple[str, ...] | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype not in (np.uint8, np.float32):
@@ -59,7 +62,7 @@ class ImageSignals:
             )
         if len(self.pixels) and self.pixels.dtype == np.float32:
             check_range(self.pixels)
-        for name in ("labels", "names", "ids"):
+        for name in ("labels", "names", "ids", "groups"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.pixels):
                 raise ValueError(f"{name} has {len(value)} entries: expected {len(self.pixels)}, one per image")
@@ -94,8 +97,27 @@ class ImageSignals:
         rows = np.arange(len(self))[positions]
         labels = None if self.labels is None else self.labels[rows]
         names = tuple(self.names[row] for row in rows)
+        groups = None if self.groups is None else self.groups[rows]
         pixels = self.pixels[positions]
-        return ImageSignals(pixels, labels, names, self.ids[rows], self.source, self.split, self.classes)
+        return replace(self, pixels=pixels, labels=labels, names=names, ids=self.ids[rows], groups=groups)
+
+    def repeated(self, fits: int) -> "ImageSignals":
+        """Every image `fits` times in a row, for as many fields with a start of their own, in one group.
+
+        The first has the image's id, fit number k that plus k * 2^24. Raises ValueError for other than 1 to 64, and for
+        ids that would meet.
+        """
+        if not 1 <= fits <= MAX_FITS:
+            raise ValueError(f"fits={fits}: expected a whole number from 1 to {MAX_FITS}")
+        if fits == 1:
+            return self
+        first = ID_OFFSETS[self.split]
+        if self.groups is not None or int(self.ids.max()) - first >= FIT_STRIDE:
+            raise ValueError(f"fits={fits}: expected images with ids below {FIT_STRIDE:,}, each there once")
+        rows = np.repeat(np.arange(len(self)), fits)
+        each = self.select(rows)
+        numbers = np.tile(np.arange(fits, dtype=np.uint32), len(self))
+        return replace(each, ids=each.ids + numbers * np.uint32(FIT_STRIDE), groups=each.ids)
 
     def values(self, positions: Positions = slice(None)) -> Tensor:
         """Return pixel values in [0, 1]: (n, H, W, C) float32, a copy."""
@@ -128,8 +150,8 @@ class ImageSignals:
         return {"psnr": psnr(fields, coords, self.values().flatten(1, 2)).numpy()}
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return no further columns of the index."""
-        return {}
+        """Return the groups of images that are there several times."""
+        return {} if self.groups is None else {"group": self.groups}
 
     def describe(self) -> dict:
         """Return the JSON values that a store keeps about its signals."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fitting import recipes
 from neuralfields.store import open_store
@@ -101,3 +102,22 @@ def test_explicit_backend_that_cannot_run_is_refused(nf, images_file: Path, tmp_
     words = ["fit", "images", images_file, "--out", tmp_path / "new", "--hidden", 512, 512, "--steps", 2]
     nf(*words, "--backend", "native").assert_refused("native")
     assert not (tmp_path / "new").exists()
+
+
+def test_several_fits_of_an_image_stay_together(nf, images_file: Path, tmp_path: Path) -> None:
+    out, words = tmp_path / "store", ("fit", "images", images_file, "--split", "train", "--limit", 6)
+    done = nf(*words, "--fits", 3, "--init", "random", "--out", out, *nf.quick)
+    assert done.code == 0, done.err
+    store = open_store(out)
+    assert store.groups.tolist() == [number for number in range(6) for _ in range(3)]
+    assert len(set(store.ids.tolist())) == 18
+    flat = store[:].flat()
+    assert not torch.equal(flat[0], flat[1])
+    picture = tmp_path / "sheet.png"
+    assert nf("render", out, "--beside", images_file, "--split", "train", "--out", picture).code == 0
+    kept = ("--val-fraction", 0.5, "--epochs", 1, "--threads", 1, "--batch", 4)
+    assert nf("train", "contrast", out, "--out", tmp_path / "embedder", *kept).code == 0
+    nf("train", "contrast", out, "--out", tmp_path / "e", "--val-last", 4, *kept[2:]).assert_refused("val_last=4")
+    nf(*words, "--fits", 2, "--init", "shared", "--out", tmp_path / "s", *nf.quick).assert_refused("fits=2", "random")
+    nf(*words, "--fits", 0, "--out", tmp_path / "s", *nf.quick).assert_refused("fits=0", "1 to 64")
+    assert not (tmp_path / "s").exists()

@@ -81,8 +81,13 @@ def test_original_images_that_are_not_those_of_the_fields(nf, store: Path, image
 def test_reading_and_editing_name_the_field_too(nf, store: Path, spoilt: Path, tmp_path: Path) -> None:
     assert nf("train", "classify", store, "--out", tmp_path / "reader", *TRAIN).code == 0
     nf("predict", tmp_path / "reader", spoilt).assert_refused("field id 7", "2 such fields")
+    read = nf("predict", tmp_path / "reader", spoilt, "--skip-bad", "--out", tmp_path / "read.csv", "--json")
+    assert read.figures["fields"] == 30
+    assert len((tmp_path / "read.csv").read_text().splitlines()) == 31
     assert nf("train", "edit", store, "--out", tmp_path / "editor", "--model", "ng_gnn", *TRAIN).code == 0
     nf("edit", tmp_path / "editor", spoilt, "--out", tmp_path / "edited").assert_refused("field id 7")
+    assert nf("edit", tmp_path / "editor", spoilt, "--out", tmp_path / "rest", "--skip-bad").code == 0
+    assert set(range(32)) - set(open_store(tmp_path / "rest").ids.tolist()) == {7, 21}
 
 
 def test_one_class_only_and_no_labels(nf, store: Path, tmp_path: Path) -> None:

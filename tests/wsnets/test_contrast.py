@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from neuralfields.testing import assert_gradients
 from wsnets.contrast import nt_xent
+from wsnets.tasks.contrast import other_fits
 
 
 def unit(shape: tuple[int, int], generator: Generator) -> Tensor:
@@ -24,6 +25,12 @@ def test_pairs_give_the_loss_of_the_paper(generator: Generator) -> None:
     ]
     loss = nt_xent(z, t, torch.tensor([0, 1, 2, 0, 1, 2]))
     assert float(loss) == pytest.approx(sum(terms) / 6, rel=1e-12)
+
+
+def test_the_other_fit_of_an_item_is_the_next_of_its_group() -> None:
+    groups = torch.tensor([7, 2, 7, 9, 2, 7])
+    assert other_fits(groups).tolist() == [2, 4, 5, 3, 1, 0]
+    assert other_fits(torch.tensor([], dtype=torch.int64)).tolist() == []
 
 
 def test_groups_count_every_pair_once(generator: Generator) -> None:

@@ -51,6 +51,16 @@ def test_regression_targets_that_cannot_be_read(indexed: Indexed, population, tm
         train.regress(indexed, RegressConfig(model=SMALL), tmp_path)
 
 
+def test_several_fits_of_an_item_are_its_views(population, tmp_path: Path):
+    twins = replace(population, ids=population.ids // 3)  # neighbours have nothing in common but their item
+    config = ContrastConfig(model=SMALL, dim=8, epochs=30, batch=48, lr=3e-3, val_fraction=0.0)
+    embedder = train.contrast(twins, config, tmp_path)
+    likeness = embedder.embed(population.fields) @ embedder.embed(population.fields).T
+    item = torch.from_numpy(twins.ids.astype(np.int64))
+    same = (item[:, None] == item[None, :]) & ~torch.eye(240, dtype=torch.bool)
+    assert likeness[same].mean() > likeness[item[:, None] != item[None, :]].mean() + 0.3
+
+
 def test_contrast_brings_fields_of_one_kind_together(population, tmp_path: Path):
     config = ContrastConfig(
         model=SMALL, dim=8, epochs=20, batch=48, lr=3e-3, val_fraction=0.2, augment=AugmentConfig(noise=0.2)
@@ -148,7 +158,7 @@ def test_fields_with_bad_weights_are_left_out_only_when_asked(population, tmp_pa
 
 def test_the_last_fields_can_be_held_out(population, tmp_path: Path):
     twins = replace(population, ids=population.ids // 3)
-    with pytest.raises(ValueError, match="val_last=40: divides the copies of group 66 .1 such groups."):
+    with pytest.raises(ValueError, match=r"val_last=40: divides the copies of group 66 \(1 such groups\)"):
         train.classify(twins, ClassifyConfig(model=SMALL, epochs=1, val_last=40), tmp_path)
     reader = train.classify(population, ClassifyConfig(model=SMALL, epochs=1, val_last=40), tmp_path)
     assert (reader.training["train_fields"], reader.training["val_fields"]) == (200, 40)

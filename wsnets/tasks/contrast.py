@@ -31,9 +31,10 @@ class ContrastConfig(FieldConfig):
 
 
 class ContrastTask(FieldTask):
-    """NT-Xent (Chen et al., SimCLR, ICML 2020) on two augmented copies of each field.
+    """NT-Xent (Chen et al., SimCLR, ICML 2020) on two augmented copies of each field, the second one of another fit of
+    the item where there is one.
 
-    Fits of one item count as copies of each other. Raises ValueError where all copies of an item would be the same.
+    Raises ValueError where all copies of an item would be the same.
     """
 
     config: ContrastConfig
@@ -45,11 +46,16 @@ class ContrastTask(FieldTask):
             raise ValueError("augment changes nothing: expected some change, or several fits of each item")
         self._groups = torch.from_numpy(groups.astype(np.int64))
         self._val_groups = torch.from_numpy(np.asarray(prepared.val.groups).astype(np.int64))
+        self._others, self._val_others = other_fits(self._groups), other_fits(self._val_groups)
+
+    def fetch(self, positions: Tensor) -> tuple[FieldBatch, Tensor]:
+        """Training fields at positions (B,) and another fit of each, (2 B,), float32, and the positions."""
+        return super().fetch(torch.cat([positions, self._others[positions]]))[0], positions
 
     def loss(self, model: nn.Module, batch: tuple[FieldBatch, Tensor], generator: Generator) -> Tensor:
         """Loss of fetched training items."""
-        fields, positions = batch
-        return self._loss(model, fields, self._groups[positions], generator, generator)
+        pairs, positions = batch
+        return self._loss(model, pairs, self._groups[positions], generator, generator)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """The same loss on the held-out items, with the same copies every time; the score is minus it."""
@@ -59,12 +65,27 @@ class ContrastTask(FieldTask):
         draws = generator(self.config.seed, STREAM_MODEL, 2, device=device)
         for positions, fields in self.held_out(device, self.config.batch):
             if len(positions) > 1:
-                total += float(self._loss(model, fields, self._val_groups[positions], draws, None)) * len(positions)
+                pairs = FieldBatch.cat([fields, self._val[self._val_others[positions]].to(torch.float32).to(device)])
+                total += float(self._loss(model, pairs, self._val_groups[positions], draws, None)) * len(positions)
         return {"val_loss": total / self.num_held_out, "score": -total / self.num_held_out}
 
     def _loss(
-        self, model: nn.Module, fields: FieldBatch, groups: Tensor, draws: Generator, dropout: Generator | None
+        self, model: nn.Module, pairs: FieldBatch, groups: Tensor, draws: Generator, dropout: Generator | None
     ) -> Tensor:
-        copies = FieldBatch.cat([self.augmented(fields, draws), self.augmented(fields, draws)])
+        half = len(groups)
+        copies = FieldBatch.cat([self.augmented(part, draws) for part in (pairs[:half], pairs[half:])])
         points = nn.functional.normalize(model(self.features(copies, dropout), dropout), dim=-1)
         return nt_xent(points, self.config.temperature, torch.cat([groups, groups]).to(points.device))
+
+
+def other_fits(groups: Tensor) -> Tensor:
+    """For each of (N,) fields the position of the next one of its group, from the last the first: (N,) int64."""
+    order = groups.argsort(stable=True)
+    inside = groups[order]
+    starts = torch.searchsorted(inside, inside)  # of the group, in that order
+    ends = torch.searchsorted(inside, inside, right=True)
+    here = torch.arange(len(groups))
+    following = torch.where(here + 1 < ends, here + 1, starts)
+    others = torch.empty_like(order)
+    others[order] = order[following]
+    return others

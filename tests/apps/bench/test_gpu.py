@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +29,9 @@ class Clock:
 
 
 def part(name: str, takes: float, clock: Clock, spends: float | None = None, outcome: Outcome | None = None) -> Part:
-    def run(_: float) -> Outcome:
+    def run(_: float) -> Iterator[Outcome]:
         clock.now += takes if spends is None else spends
-        return outcome or Outcome(lines=(name,))
+        yield outcome or Outcome(lines=(name,))
 
     return Part(name, takes, run)
 
@@ -89,24 +90,26 @@ def test_parts_that_do_not_fit_are_left_out_and_later_ones_may_fit() -> None:
 def test_a_part_that_breaks_is_a_failure_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     clock, said = Clock(), []
 
-    def broken(_: float) -> Outcome:
+    def broken(_: float) -> Iterator[Outcome]:
+        yield Outcome((replace(ROW, case="first"), replace(ROW, case="first", rate=3.0)), left_out=("no data",))
         raise RuntimeError("out of memory\nand more")
 
-    def late(_: float) -> Outcome:
+    def late(_: float) -> Iterator[Outcome]:
+        yield Outcome((replace(ROW, case="second"),))
         raise gpu.Passed
 
     good = part("good", 1, clock, outcome=Outcome((ROW,), failures=("laws: failed",)))
     report = gpu.run_parts([Part("broken", 1, broken), Part("late", 1, late), good], 100, clock, said.append)
     late_line = "late: ended after 89 s, before it was done"
     assert report.failures == ("broken: RuntimeError: out of memory", late_line, "laws: failed")
-    assert report.left_out == ()
-    assert report.rows == (ROW,)
+    assert report.left_out == ("no data",)
+    assert report.rows == (replace(ROW, case="first", rate=3.0), replace(ROW, case="second"), ROW)
     assert "out of memory" in capsys.readouterr().err
 
 
 def test_the_deadline_ends_what_is_at_work() -> None:
     begin = time.monotonic()
-    parts = [Part("sleeps", 0.01, lambda _: Outcome(lines=(str(time.sleep(30)),)))]
+    parts = [Part("sleeps", 0.01, lambda _: [Outcome(lines=(str(time.sleep(30)),))])]
     report = gpu.run_parts(parts, 0.05, say=lambda _: None)
     assert report.failures == ("sleeps: ended after 0 s, before it was done",)
     assert time.monotonic() - begin < 20
@@ -147,7 +150,7 @@ def test_what_is_written_names_the_card_and_what_was_left_out(tmp_path: Path) ->
 def test_rows_are_kept_before_a_later_part_can_lose_them(capsys: pytest.CaptureFixture[str]) -> None:
     kept: list[GpuRow] = []
 
-    def crash(_: float) -> Outcome:
+    def crash(_: float) -> list[Outcome]:
         assert kept == [ROW]
         raise RuntimeError("an illegal memory access was encountered")
 
@@ -170,6 +173,21 @@ def test_a_page_without_measurements_says_so(tmp_path: Path) -> None:
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     assert text.count("| not measured |") == len(rows) - 1
     assert "Some Card" in text
+
+
+def test_what_is_measured_is_compiled_before_with_all_defaults_first() -> None:
+    work = gpu.compilations()
+    names = {(getattr(case, "name", ""), precision) for case, precision in work}
+    assert {("2-32-32-1 @784", "mixed"), ("mnist", "mixed"), ("mnist", "bf16"), ("cifar10", "fp32")} <= names
+    defaults = [gpu_plan.precisions(case.spec)[0] == precision for case, precision in work]
+    assert defaults == sorted(defaults, reverse=True)
+    assert sum(defaults) == 6
+
+
+def test_data_that_is_not_there_is_said(tmp_path: Path) -> None:
+    jobs = gpu.make_jobs((tmp_path, 1), {})
+    (outcome,) = jobs["population mnist"](1.0)
+    assert outcome == Outcome(left_out=(f"population mnist: left out, there is no mnist.npz in {tmp_path}",))
 
 
 def test_checks_run_at_once_and_a_late_one_is_ended() -> None:

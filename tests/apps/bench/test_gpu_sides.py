@@ -13,6 +13,7 @@ import torch
 
 from apps.bench import gpu_fit, gpu_population, gpu_sides
 from apps.bench.gpu_population import Population
+from apps.bench.gpu_rows import GpuRow
 from apps.bench.gpu_sides import CONFIG, Case, Jax, TorchFunc, build
 from fitting.config import FitConfig
 from fitting.fit import fit_batch
@@ -116,13 +117,16 @@ def test_a_peer_that_breaks_is_left_out_with_a_line(
 
     monkeypatch.setattr(gpu_fit, "Ours", Still)
     monkeypatch.setattr(gpu_fit, "make_peer", broken)
+    monkeypatch.setattr(gpu_fit, "strays", lambda case, precision: "off")
     timed = lambda action: [action(), 1.0][1]  # noqa: E731
     lines: list[str] = []
-    (row,) = gpu_fit.measure(SMALL, ("tf32x3", "bad"), ("jax",), {}, 2, timed, lines.append)
+    (once,), (row,) = gpu_fit.measure(SMALL, ("tf32x3", "bad"), ("jax",), {}, 2, timed, lines.append)
+    assert once == row
     assert (row.side, row.ratio) == ("triton", 1.0)
     assert capsys.readouterr().out == "2-9-8-2 @25: jax is left out: RuntimeError: no compiler\n"
-    assert lines == ["fit 2-9-8-2 @25: triton, bad: ValueError: no such precision"]
-    (row,) = gpu_fit.measure(SMALL, ("tf32x3",), ("jax",), {}, 2, timed, lines.append, left=20.0)
+    bad, stray = "bad: ValueError: no such precision", "tf32x3: off"
+    assert lines == [f"fit 2-9-8-2 @25: triton, {said}" for said in (stray, bad)]
+    _, (row,) = gpu_fit.measure(SMALL, ("tf32x3",), ("jax",), {}, 2, timed, lines.append, left=20.0)
     assert (row.side, row.ratio) == ("triton", 1.0)
     assert capsys.readouterr().out == "2-9-8-2 @25: jax is left out: it would take 7 s too long\n"
 
@@ -147,6 +151,14 @@ def test_a_population_is_fitted_from_file_to_store(tmp_path: Path) -> None:
         gpu_population.measure(replace(population, count=7), tmp_path, ("fp32",), {}, backend="torch")
     with pytest.raises(FileNotFoundError, match=r"expected a folder with other\.npz"):
         gpu_population.measure(replace(population, file="other.npz"), tmp_path, ("fp32",), {}, backend="torch")
+
+
+def test_a_population_that_ends_too_low_is_told() -> None:
+    row = GpuRow(part="population", case="c", side="triton", precision="mixed", fields=9, steps=1, unit="i", psnr=30.0)
+    best, other = replace(row, side="torch.func", precision="fp32"), replace(row, precision="bf16", psnr=1.0)
+    assert gpu_population.shortfalls([replace(row, side="x"), replace(best, psnr=30.4), row, other]) == ()
+    (line,) = gpu_population.shortfalls([replace(best, psnr=30.6), row, other])
+    assert line == "population c: 30.00 dB in mixed, float32 torch 30.60: expected at most 0.5 dB less"
 
 
 def test_a_population_may_end_where_its_recipe_says(tmp_path: Path) -> None:
@@ -178,6 +190,11 @@ def test_the_small_fits_for_the_sanitizer_run_in_the_interpreter() -> None:
         "from apps.bench import gpu_small\n"
         "from apps.bench.gpu_sides import Case\n"
         "gpu_small.CASES = (Case('2-17-3', 37, 0, 2, 2, 1), Case('3-16-1', 70, 21, 2, 2, 1))\n"
+        "from apps.bench import gpu, gpu_fit, gpu_population\n"
+        "assert gpu_fit.strays(gpu_small.CASES[0], 'fp32') is None\n"
+        "gpu_fit.STRAY['fp32'] = 0.0\n"
+        "assert 'off by' in gpu_fit.strays(gpu_small.CASES[0], 'fp32')\n"
+        "gpu.compile_case(gpu_population.Population('p', '', 'siren-mnist', 9, (), (3, 3, 1), 9), 'mixed')\n"
         "raise SystemExit(gpu_small.main())\n"
     )
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

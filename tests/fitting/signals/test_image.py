@@ -74,6 +74,26 @@ def test_selection_keeps_labels_names_and_ids_together(archive):
         assert part.describe()["sha256"] != signals.describe()["sha256"]
 
 
+def test_an_image_can_be_there_several_times(archive):
+    signals = images.load(archive, split="test")
+    assert signals.repeated(1) is signals
+    several = signals.repeated(3)
+    assert len(np.unique(several.ids)) == len(several) == 3 * len(signals)
+    assert several.groups is not None
+    assert (several.groups == np.repeat(signals.ids, 3)).all()
+    assert (several.ids[::3] == signals.ids).all()
+    assert (several.pixels[1::3] == signals.pixels).all()
+    assert several.names[2::3] == signals.names
+    part = several.select(slice(1, 5))
+    assert (part.columns()["group"] == several.groups[1:5]).all()
+    assert signals.columns() == {}
+    for fits in (0, 65):
+        with pytest.raises(ValueError, match=f"fits={fits}: expected a whole number from 1 to 64"):
+            signals.repeated(fits)
+    with pytest.raises(ValueError, match="each there once"):
+        several.repeated(2)
+
+
 def test_signals_check_what_they_are_made_of():
     pixels, ids = np.zeros((2, 4, 4, 1), np.uint8), np.arange(2, dtype=np.uint32)
     with pytest.raises(ValueError, match="names has 1 entries: expected 2"):

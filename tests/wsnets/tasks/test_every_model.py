@@ -133,6 +133,8 @@ def test_half_precision_trains_near_to_single(task: str, name: str, store: Store
     half = how.run(store, replace(config, precision="bf16"), tmp_path / "half")
     losses = [network.training["history"][0]["loss"] for network in (single, half)]
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    if task == "edit" and name in ("dws", "orbit"):
+        return  # all that theirs compute is kept in single precision
     weights = [torch.cat([p.flatten() for p in network.model.parameters()]) for network in (single, half)]
     assert not torch.equal(*weights)
 
