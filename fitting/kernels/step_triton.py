@@ -69,7 +69,7 @@ def run(task: StepTask, on_progress: OnProgress | None = None) -> StepResult:
     flat = task.start.flat().detach().to(torch.float32, copy=True)
     steps = np.zeros(count, np.int32)
     curves = np.full((count, -(-config.steps // config.curve_every)), np.nan, np.float32)
-    lanes = [Lane(task, device) for device in _devices() for _ in range(1 if device.type == "cpu" else 2)]
+    lanes = [Lane(task, device, one) for device in _devices() for one in range(1 if device.type == "cpu" else 2)]
     done = 0
 
     def collect(lane: Lane) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,15 @@ def tier(spec: FieldSpec, config: FitConfig) -> Tier:
 class Lane:
     """Fits parts of one task: `start` queues a part and returns, `collect` waits for it and takes the results out.
 
-    part: what is in work, or None. On the CPU (Triton's interpreter) `start` does all the work.
+    number: which of the device's lanes; part: what is in work, or None. On the CPU (Triton's interpreter) `start` does
+    all the work.
     """
 
-    def __init__(self, task: StepTask, device: torch.device) -> None:
+    def __init__(self, task: StepTask, device: torch.device, number: int = 0) -> None:
         self.task, self.device = task, device
         self.part: slice | None = None
         self.gpu = device.type == "cuda"
-        self.stream = torch.cuda.Stream(device) if self.gpu else None
+        self.stream = _stream(device, number) if self.gpu else None
         self.staging: dict[str, Tensor] = {}
         self.results: dict[str, Tensor] = {}
         self.tier = tier(task.start.spec, task.config)
@@ -156,6 +158,12 @@ class Lane:
         if have is None or have.numel() < value.numel():
             have = self.staging[name] = torch.empty(value.numel(), dtype=value.dtype, pin_memory=True)
         return have[: value.numel()].view(value.shape)
+
+
+@cache
+def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    """The stream of a lane, the same for every fit: torch keeps freed memory apart for each stream."""
+    return torch.cuda.Stream(device)
 
 
 def rates(task: StepTask) -> np.ndarray:
