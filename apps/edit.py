@@ -48,7 +48,9 @@ class TrainEdit:
     test_fraction: float = 0.0
     """Without --test: share of STORE kept aside to evaluate on; copies of one item stay on one side."""
     beside: Beside = None
-    """Where the images are that the fields to judge by were fitted to: also judge by these, edited."""
+    """Where the images are that the fields were fitted to: also judge by these, edited."""
+    truth: Literal["fields", "images"] = "fields"
+    """What the target is made of in training: what a field shows, or its image of --beside."""
     compare: Annotated[str | None, arg(metavar="NAME,NAME,...", help_behavior_hint="(default: one --model)")] = None
     """Train several models, each in a folder of its name inside --out, and print one table."""
     training: Annotated[TrainingOptions, OmitArgPrefixes] = field(default_factory=TrainingOptions)
@@ -94,6 +96,7 @@ def train_edit(options: TrainEdit, output: Output) -> None:
     operation.check(store.spec.in_dim, (store.meta.get("signal") or {}).get("kind"))
     drawn = store if test is None else test
     originals = Originals.of(drawn, options.beside, operation)
+    images = truth_of(options, store, operation)
     quiet = options.output.quiet or not is_lead()
 
     def prepare(name: str | None) -> EditConfig:
@@ -101,7 +104,7 @@ def train_edit(options: TrainEdit, output: Output) -> None:
         return settings(EditConfig, chosen, store.spec, "nfn_np", target=operation)
 
     def train(config: EditConfig, out: str, what: str = "train") -> tuple["Editor", float, int]:
-        return watched(lambda **watch: edit(store, config, out, **watch), quiet, what)
+        return watched(lambda **watch: edit(store, config, out, **watch, images=images), quiet, what)
 
     def one(name: str, config: EditConfig, out: str) -> dict[str, Any]:
         editor, _, _ = train(config, out, name)
@@ -133,6 +136,15 @@ def train_edit(options: TrainEdit, output: Output) -> None:
     output.next(
         ["nf", "edit", options.out, options.test or options.store, "--out", f"{options.out.rstrip('/')}-edited"]
     )
+
+
+def truth_of(options: TrainEdit, store: "Population", operation: "Operation") -> Originals | None:
+    """The images that targets are made of in training; None for what the fields show. Raises ValueError without any."""
+    if options.truth == "fields":
+        return None
+    if options.beside is None:
+        raise ValueError("truth='images' without beside: expected --beside, where these images are")
+    return Originals.of(store, options.beside, operation)
 
 
 def operation_for(options: TrainEdit, store: "Population") -> "Operation":

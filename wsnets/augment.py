@@ -9,8 +9,9 @@ public code, as that of earlier papers, adds the same constant to all weights wh
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Literal, Self, get_args
 
 import torch
@@ -20,7 +21,7 @@ from neuralfields import symmetry
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
 from neuralfields.symmetry import Kind
-from wsnets.augment_geometry import flip, resize, rotate, shift
+from wsnets.augment_geometry import Place, flip, resize, rotate, shift
 
 Axis = Literal["x", "y", "z"]
 
@@ -129,35 +130,42 @@ class AugmentConfig:
         Raises ValueError for a kind of symmetry or an axis that the fields lack, and for geometry of fields with an
         encoding.
         """
+        return self.placed(batch, generator, stds)[0]
+
+    def placed(
+        self, batch: FieldBatch, generator: Generator, stds: Mapping[str, float] | None = None
+    ) -> tuple[FieldBatch, Place]:
+        """Fields changed at random, as `apply`, and where what they showed has gone."""
         with torch.autocast(generator.device.type, enabled=False):
             if self.symmetries:
                 batch = move(batch, generator, self.symmetries)
-            batch = self._geometry(batch, generator)
+            place = Place.still(batch.spec, len(batch), generator.device)
+            for change in self._geometry(batch.spec, len(batch), generator):
+                batch, place = change(batch), Place(change(place.frame))
             if self.noise:
                 batch = noise(batch, generator, self.noise, stds)
             if self.dropout:
                 batch = dropout(batch, generator, self.dropout)
             if self.prune:
                 batch = prune(batch, generator, self.prune)
-            return batch
+            return batch, place
 
-    def _geometry(self, batch: FieldBatch, generator: Generator) -> FieldBatch:
-        n, size = len(batch), batch.spec.in_dim
+    def _geometry(self, spec: FieldSpec, n: int, generator: Generator) -> Iterator[Callable[[FieldBatch], FieldBatch]]:
+        size = spec.in_dim
         if self.resize != (1.0, 1.0):
             low, high = (math.log(factor) for factor in self.resize)
-            batch = resize(batch, (low + (high - low) * _uniform(generator, n, 1)).exp())
+            yield partial(resize, factor=(low + (high - low) * _uniform(generator, n, 1)).exp())
         if self.flip:
-            named = torch.tensor(self._flipped(batch.spec), device=generator.device)
-            batch = flip(batch, (_uniform(generator, n, size) < 0.5) & named)
+            named = torch.tensor(self._flipped(spec), device=generator.device)
+            yield partial(flip, mirrored=(_uniform(generator, n, size) < 0.5) & named)
         if self.quarters:
             turns = torch.randint(4, (n,), generator=generator, device=generator.device)
-            batch = rotate(batch, 90 * turns, None if size == 2 else _axes(generator, n))
+            yield partial(rotate, degrees=90 * turns, axis=None if size == 2 else _axes(generator, n))
         if self.rotation:
             axis = None if size == 2 else torch.randn(n, 3, generator=generator, device=generator.device)
-            batch = rotate(batch, (2 * _uniform(generator, n) - 1) * self.rotation, axis)
+            yield partial(rotate, degrees=(2 * _uniform(generator, n) - 1) * self.rotation, axis=axis)
         if self.shift:
-            batch = shift(batch, (2 * _uniform(generator, n, size) - 1) * self.shift)
-        return batch
+            yield partial(shift, by=(2 * _uniform(generator, n, size) - 1) * self.shift)
 
     def _flipped(self, spec: FieldSpec) -> list[bool]:
         """Which coordinates of `spec` the settings mirror."""

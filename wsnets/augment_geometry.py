@@ -7,6 +7,9 @@ later layers, which the activations between do not allow. What moves in from out
 there, which nobody fitted. Legend: N fields, I coordinates, H units of the first layer.
 """
 
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -81,6 +84,29 @@ def flip(fields: FieldBatch, mirrored: Tensor) -> FieldBatch:
     mirrored: (N, I) or (I,) bool, coordinates in the spec's order, as in `shift`. What is seen stays inside [-1, 1].
     """
     return reparametrise(fields, matrix=torch.diag_embed(1.0 - 2.0 * mirrored.double()))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where geometry puts what N fields showed: of f'(x) = f(A x + t), A (N, I, I) and t (N, I), as the first layer of
+    `frame`, fields of one hidden layer that is x itself before any change."""
+
+    frame: FieldBatch
+
+    @classmethod
+    def still(cls, spec: FieldSpec, count: int, device: torch.device) -> Self:
+        """Fields over the coordinates of `spec`, where they were."""
+        size = spec.in_dim
+        frame = FieldSpec(in_dim=size, out_dim=1, hidden=(size,), axes=spec.axes)
+        one = torch.eye(size, dtype=torch.float64, device=device).expand(count, size, size)
+        zero = torch.zeros(count, size, dtype=torch.float64, device=device)
+        return cls(FieldBatch.from_layers(frame, (one, zero.unsqueeze(1)), (zero, zero[:, :1])))
+
+    def find(self, coords: Tensor) -> Tensor:
+        """Where the changed fields show what was at coords (B, I): A^-1 (coords - t), (N, B, I), in coords' dtype."""
+        matrix, offset = self.frame.weights[0], self.frame.biases[0]
+        moved = coords.to(matrix) - offset.unsqueeze(1)
+        return torch.linalg.solve(matrix, moved.transpose(1, 2)).transpose(1, 2).to(coords.dtype)
 
 
 def screen(spec: FieldSpec, right: Tensor, down: Tensor) -> Tensor:

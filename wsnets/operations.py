@@ -77,6 +77,11 @@ class Operation:
                 return coords, evaluate(fields, coords) - self.strength
             return coords, self._smooth(fields, coords, generator)
 
+    def of_images(self, fields: FieldBatch, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As a call, of the images (N, H, W, C) in [0, 1] that fields were fitted to, instead of what they show."""
+        coords = image_coords(fields.spec, self.shape).to(fields.weights[0])
+        return coords, self.edit(images.flatten(1, 2).to(coords))
+
     def edit(self, values: Tensor) -> Tensor:
         """Edit pictures given as (N, H * W, C) in [0, 1]."""
         pictures = values.unflatten(1, self.shape).movedim(-1, 1)

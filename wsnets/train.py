@@ -1,6 +1,7 @@
 """Train networks on a population: classify, regress, edit, contrast; each returns the network, stored as a folder."""
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from wsnets.tasks.classify import ClassifyTask
 from wsnets.tasks.contrast import ContrastConfig as ContrastConfig
 from wsnets.tasks.contrast import ContrastTask
 from wsnets.tasks.edit import EditConfig as EditConfig
-from wsnets.tasks.edit import EditTask
+from wsnets.tasks.edit import EditTask, Images
 from wsnets.tasks.embed import EmbedConfig as EmbedConfig
 from wsnets.tasks.embed import embed as embed
 from wsnets.tasks.field_task import FieldTask, Prepared, fingerprint
@@ -118,19 +119,25 @@ def edit(
     out: str | Path = "runs/editor",
     progress: Callable[[TrainProgress], None] | None = None,
     step: Callable[[float, float], None] | None = None,
+    images: Images | None = None,
 ) -> Editor:
     """Train a network that changes fields so that they show something else, such as a dilated picture; as `classify`.
 
-    Raises ValueError for a model that only reads, and for a target that these fields cannot show.
+    images: that the fields were fitted to, in their order, (N, H, W, C) in [0, 1]: the target is made of these instead
+    of what the fields show. Raises ValueError for a model that only reads, and for a target that these fields cannot
+    show.
     """
     config = config or EditConfig.tuned("nfn_np")
     config.target.check(population.spec.in_dim, (population.meta.get("signal") or {}).get("kind"))
+    if images is not None and not config.target.on_pictures:
+        raise ValueError(f"images with target={config.target.name!r}: expected a change of pictures")
     prepared = Prepared.of(population, config)
     model = models.build_editor(config.settings, population.spec, generator(config.seed, STREAM_MODEL, 0))
-    said, added = {"target": config.target.to_json()}, {"operation": config.target}
-    return train_network(
-        Editor, model, EditTask(prepared, config), population, said, added, Path(out), Watch(progress, step)
-    )
+    said: dict = {"target": config.target.to_json()}
+    if images is not None:
+        said["images"] = picture_digest(images, len(population))
+    added, task = {"operation": config.target}, EditTask(prepared, config, images)
+    return train_network(Editor, model, task, population, said, added, Path(out), Watch(progress, step))
 
 
 def contrast(
@@ -148,6 +155,15 @@ def contrast(
     return train_network(
         Embedder, model, task, population, {}, added, Path(out), Watch(progress, step), whole_batch=True
     )
+
+
+def picture_digest(images: Images, count: int) -> str:
+    """SHA-256 of images, what tells them from others."""
+    digest = hashlib.sha256()
+    for start in range(0, count, 4096):
+        part = images[np.arange(start, min(start + 4096, count))]
+        digest.update(np.ascontiguousarray(part.numpy(), np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def column(population: Population, name: str) -> np.ndarray:

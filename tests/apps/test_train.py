@@ -76,6 +76,26 @@ def test_edits_are_also_judged_by_the_original_images(nf, store: Path, images_fi
     assert compared.figures["compare"][0]["to images"] == done.figures["test_mse_image"]
 
 
+def test_edits_are_learned_from_the_original_images(nf, store: Path, images_file: Path, tmp_path: Path) -> None:
+    words = ("train", "edit", store, "--model", "dws", "--beside", images_file, "--val-last", 8, *TRAIN)
+    turned = ("--augment", "flip=x", "quarters=true", "--option", "change=1e-12")
+    done = nf(*words, *turned, "--truth", "images", "--out", tmp_path / "editor", "--json")
+    assert done.code == 0, done.err
+    fields, editor = open_store(store), tmp_path / "editor"
+    pixels = torch.from_numpy(np.load(images_file)["x_train"][fields.ids][:, None] / 255).float()
+    dilated = torch.nn.functional.max_pool2d(pixels, 3, 1, 1).flatten(1)
+    shown = evaluate(fields[:], image_coords(fields.spec, (6, 5)))[..., 0]
+    error = (shown - dilated).square().mean(dim=1)
+    history = json.loads((editor / "training.json").read_text())["history"]
+    assert history[0]["val_mse_unedited"] == pytest.approx(float(error[-8:].mean()), rel=1e-5)
+    # With a change too small to count, the loss of mirrored and turned fields is that of the images they show.
+    assert history[0]["loss"] == pytest.approx(float(error[:24].mean()), rel=1e-3)
+    shown_only = nf(*words, "--out", tmp_path / "other", "--json")
+    assert shown_only.figures["val_mse_unedited"] != history[0]["val_mse_unedited"]
+    nf(*words[:5], "--truth", "images", "--out", tmp_path / "x").assert_refused("truth='images'", "--beside")
+    nf(*words, "--out", editor).assert_refused("holds another run")
+
+
 def test_regress_and_predict(nf, store: Path, tmp_path: Path) -> None:
     out, table = tmp_path / "regressor", tmp_path / "predictions.csv"
     done = nf("train", "regress", store, "--out", out, "--target", "psnr", *TRAIN, "--json")

@@ -293,3 +293,15 @@ def test_refusals(generator: Generator) -> None:
 def test_config_refuses(given: dict) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(given))}.*expected"):
         AugmentConfig(**given)
+
+
+@pytest.mark.parametrize("spec", [SIREN(2, 2, (9, 8)), SIREN(2, 1, (9,), axes="xy"), SIREN(3, 1, (9,))], ids=str)
+def test_a_place_is_where_what_was_shown_has_gone(spec: FieldSpec, generator: Generator) -> None:
+    fields = random_fields(spec, 5, generator, torch.float64)
+    coords = torch.rand(40, spec.in_dim, generator=generator, dtype=torch.float64) * 2 - 1
+    config = AugmentConfig(resize=(0.7, 1.4), flip=("x",), quarters=True, rotation=30.0, shift=0.3)
+    moved, place = config.placed(fields, generator)
+    torch.testing.assert_close(evaluate(moved, place.find(coords)), evaluate(fields, coords), rtol=0, atol=1e-9)
+    assert (evaluate(moved, coords) - evaluate(fields, coords)).abs().max() > 0.1
+    still = AugmentConfig(noise=0.1).placed(fields, generator)[1]
+    assert torch.equal(still.find(coords), coords.expand(5, -1, -1))
