@@ -215,7 +215,7 @@ def make_jobs(settings: tuple[Path, int], matmul: dict[str, float]) -> dict[str,
 
 def _checks(left: float, shares: int) -> Outcome:
     """Laws and sanitizer, and beside them the compilation of what is measured later: the same cache serves it."""
-    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures import ProcessPoolExecutor, wait
     from multiprocessing import get_context
 
     from apps.bench import gpu_checks, gpu_evaluate
@@ -227,15 +227,13 @@ def _checks(left: float, shares: int) -> Outcome:
     end = time.monotonic() + left - _LOSS_S  # before the alarm, which would lose what the others found
     pool = ProcessPoolExecutor(shares, mp_context=get_context("spawn"))
     try:
-        for case, name in compilations():
-            pool.submit(compile_case, case, name)
-        for case in gpu_evaluate.CASES:
-            pool.submit(compile_evaluation, case)
+        compiling = [pool.submit(compile_case, case, name) for case, name in compilations()]
+        compiling += [pool.submit(compile_evaluation, case) for case in gpu_evaluate.CASES]
         outcomes = gpu_checks.run_all(gpu_checks.checks(shares, sanitizer), end - time.monotonic(), environment)
+        # What did not compile is compiled, or said, where it is measured; what is at it would disturb what comes next.
+        wait([one for one in compiling if not one.cancel()], max(0.0, end - time.monotonic()))
     finally:
-        pool.shutdown(
-            wait=False, cancel_futures=True
-        )  # what did not compile is compiled, or said, where it is measured
+        pool.shutdown(wait=False, cancel_futures=True)
     good = tuple(outcome.line for outcome in outcomes if outcome.ok)
     bad = [outcome for outcome in outcomes if not outcome.ok]
     for outcome in bad:

@@ -191,6 +191,7 @@ def test_the_small_fits_for_the_sanitizer_run_in_the_interpreter() -> None:
         "from apps.bench.gpu_sides import Case\n"
         "gpu_small.CASES = (Case('2-17-3', 37, 0, 2, 2, 1), Case('3-16-1', 70, 21, 2, 2, 1))\n"
         "from apps.bench import gpu, gpu_fit, gpu_population\n"
+        "gpu_fit._FEW, gpu_fit._FEW_STEPS = 2, 3\n"
         "assert gpu_fit.strays(gpu_small.CASES[0], 'fp32') is None\n"
         "gpu_fit.STRAY['fp32'] = 0.0\n"
         "assert 'off by' in gpu_fit.strays(gpu_small.CASES[0], 'fp32')\n"
