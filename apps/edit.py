@@ -93,7 +93,6 @@ def train_edit(options: TrainEdit, output: Output) -> None:
     not_both(compare=options.compare, model=options.training.model)
     store, test = sides(options)
     operation = operation_for(options, store)
-    operation.check(store.spec.in_dim, (store.meta.get("signal") or {}).get("kind"))
     drawn = store if test is None else test
     originals = Originals.of(drawn, options.beside, operation)
     images = truth_of(options, store, operation)
@@ -188,7 +187,7 @@ def edit_store(options: Edit, output: Output) -> None:
     rows = spread(len(edited), DRAWN)
     to_judge, to_draw = (None if originals is None else originals[which] for which in (judged, rows))
     sums = errors(operation, store[judged], edited[judged], draws, to_judge)
-    found = named(sums / len(judged), originals)
+    found = named(sums / len(judged))
     sheet_path = Path(f"{options.out.rstrip('/')}-sheet.png")
     picture = contact_sheet(sheet_path, operation, store[rows], edited[rows], to_draw)
     took = "were there already" if seconds is None else f"in {duration(seconds)}"

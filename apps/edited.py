@@ -52,19 +52,19 @@ def judge(editor: "Editor", population: "Population", originals: Originals | Non
 
     from wsnets.data import batches
 
-    generator, total, done = torch.Generator().manual_seed(0), np.zeros(4), 0
+    generator, sums, done = torch.Generator().manual_seed(0), [], 0
     for fields in batches(population):
         positions = np.arange(done, done + len(fields))
         images = None if originals is None else originals[positions]
-        total += errors(editor.operation, fields, editor.apply(fields), generator, images)
+        sums.append(errors(editor.operation, fields, editor.apply(fields), generator, images))
         done += len(fields)
-    return named(total / len(population), originals)
+    return named(np.sum(sums, axis=0) / len(population))
 
 
-def named(figures: np.ndarray, originals: Originals | None) -> dict[str, float]:
-    """Four means of `errors` by their names; two without original images."""
+def named(figures: np.ndarray) -> dict[str, float]:
+    """Means of `errors` by their names."""
     names = [f"mse{which}{side}" for which in WORDS for side in ("", "_unedited")]
-    return dict(zip(names if originals is not None else names[:2], figures.tolist(), strict=False))
+    return dict(zip(names[: len(figures)], figures.tolist(), strict=True))
 
 
 def error_words(found: dict[str, float], which: str) -> str:
@@ -80,14 +80,13 @@ def errors(
     images: "Tensor | None" = None,
 ) -> np.ndarray:
     """Sums over fields of the mean squared error of edited fields and of fields as they were: against the operation on
-    what the fields show, and on their original images (0 without them). Shape (4,)."""
+    what the fields show, and on their original images where these are given. Shape (2,) or (4,)."""
     from neuralfields.evaluate import evaluate
 
     coords, wanted = operation(before, generator)
     targets = [wanted] if images is None else [wanted, operation.edit(images.flatten(1, 2))]
     shown = evaluate(after, coords), evaluate(before, coords)
-    sums = [float((side - target).square().mean(dim=(1, 2)).sum()) for target in targets for side in shown]
-    return np.array([*sums, *[0.0] * (4 - len(sums))])
+    return np.array([float((side - target).square().mean(dim=(1, 2)).sum()) for target in targets for side in shown])
 
 
 def contact_sheet(
