@@ -18,9 +18,8 @@ class Progress:
 
     def __init__(self, what: str, unit: str, quiet: bool = False) -> None:
         self.what, self.unit, self.quiet = what, unit, quiet
-        self.started = time.perf_counter()
-        self.last_line = self.started
-        self.first: float | None = None
+        self.last_line = time.perf_counter()
+        self.first: tuple[float, float] | None = None
         self.bar: Any = None
         self.task: Any = None
 
@@ -44,11 +43,12 @@ class Progress:
             self.bar.update(self.task, completed=done, total=total, note=text)
             return
         now = time.perf_counter()
-        self.first = done if self.first is None else self.first
+        # From when the first parts were done: what comes before, such as reading a store, is not repeated for the rest.
+        self.first = (now, done) if self.first is None else self.first
         if now - self.last_line >= PLAIN_EVERY_S:
             self.last_line = now
-            gained = done - self.first
-            left = (now - self.started) * (total - done) / gained if gained > 0 else None
+            seconds, gained = now - self.first[0], done - self.first[1]
+            left = seconds * (total - done) / gained if gained > 0 else None
             eta = "" if left is None else f", {duration(left)} left"
             print(f"{self.what}: {text}{eta}", file=sys.stderr, flush=True)
 

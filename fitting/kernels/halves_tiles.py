@@ -25,7 +25,10 @@ TERMS = ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2))
 
 # How every tile is compiled without a GPU: the precision, and whether points are drawn (for the longest of the losses).
 SHIPPED: tuple[tuple[Precision, bool], ...] = (("mixed", False), ("mixed", True), ("bf16", False))
-SIGNATURE = {"inputs": "*bf16", "copies": "*bf16", **{n: t for n, t in triton_tiles.SIGNATURE.items() if n != "coords"}}
+SIGNATURE = {
+    **{name: kind for name, kind in triton_tiles.SIGNATURE.items() if name != "coords"},
+    **{"inputs": "*bf16", "copies": "*bf16", "drawn": "*i32"},
+}
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,14 @@ class HalvesTile:
     """points: of one pass forward and backward; warps: of the program that fits a field; wait: first layers
     whose activations wait for the backward pass in memory (the nearest caches) instead of registers; sums: whether
     gradients of hidden weights are summed there; registers: that a thread may have, fewer where more programs then
-    fit on a multiprocessor."""
+    fit on a multiprocessor; hide: whether places in memory are computed in every step instead of kept in registers."""
 
     points: int
     warps: int
     wait: int = 0
     sums: bool = False
     registers: int = 255
+    hide: bool = False
 
 
 # Chip -> (activation, padded width, hidden layers, columns of an input, most outputs) -> tile: of those that spill
@@ -51,7 +55,7 @@ HALVES: dict[int, dict[Key, HalvesTile]] = {
         ("sine", 16, 1, 16, 4): HalvesTile(32, 1, registers=128),
         ("sine", 16, 1, 32, 1): HalvesTile(32, 1, registers=128),
         ("sine", 16, 1, 32, 4): HalvesTile(32, 1, registers=96),
-        ("sine", 16, 2, 16, 4): HalvesTile(32, 1, registers=168),
+        ("sine", 16, 2, 16, 4): HalvesTile(16, 1, registers=168),
         ("sine", 16, 2, 32, 1): HalvesTile(32, 1, registers=168),
         ("sine", 16, 2, 32, 4): HalvesTile(32, 1, registers=168),
         ("sine", 16, 3, 16, 1): HalvesTile(32, 1, registers=168),
@@ -62,7 +66,7 @@ HALVES: dict[int, dict[Key, HalvesTile]] = {
         ("sine", 32, 1, 16, 4): HalvesTile(32, 1, registers=168),
         ("sine", 32, 1, 32, 1): HalvesTile(32, 1, registers=168),
         ("sine", 32, 1, 32, 4): HalvesTile(32, 1, registers=168),
-        ("sine", 32, 2, 16, 1): HalvesTile(16, 1, registers=144),
+        ("sine", 32, 2, 16, 1): HalvesTile(32, 1, registers=168, hide=True),
         ("sine", 32, 2, 16, 4): HalvesTile(64, 2),
         ("sine", 32, 2, 32, 4): HalvesTile(64, 2),
         ("sine", 32, 3, 16, 4): HalvesTile(32, 2),
@@ -72,8 +76,8 @@ HALVES: dict[int, dict[Key, HalvesTile]] = {
         ("sine", 64, 2, 16, 4): HalvesTile(64, 4),
         ("sine", 64, 2, 32, 1): HalvesTile(64, 4),
         ("sine", 64, 2, 32, 4): HalvesTile(64, 4),
-        ("sine", 64, 3, 16, 4): HalvesTile(64, 4, wait=1),
-        ("sine", 64, 3, 32, 4): HalvesTile(64, 4, wait=2),
+        ("sine", 64, 3, 16, 4): HalvesTile(64, 4, wait=1, hide=True),
+        ("sine", 64, 3, 32, 4): HalvesTile(64, 4, wait=2, hide=True),
         ("relu", 16, 1, 16, 4): HalvesTile(32, 1, registers=128),
         ("relu", 16, 1, 32, 4): HalvesTile(32, 1, registers=96),
         ("relu", 16, 2, 16, 4): HalvesTile(32, 1, registers=168),
@@ -90,8 +94,8 @@ HALVES: dict[int, dict[Key, HalvesTile]] = {
         ("relu", 64, 1, 32, 4): HalvesTile(64, 4),
         ("relu", 64, 2, 16, 4): HalvesTile(64, 4),
         ("relu", 64, 2, 32, 4): HalvesTile(64, 4),
-        ("relu", 64, 3, 16, 4): HalvesTile(64, 4, wait=1),
-        ("relu", 64, 3, 32, 4): HalvesTile(64, 4, wait=2, sums=True),
+        ("relu", 64, 3, 16, 4): HalvesTile(64, 4, wait=1, hide=True),
+        ("relu", 64, 3, 32, 4): HalvesTile(64, 4, wait=2, sums=True, hide=True),
     },
 }
 
@@ -191,6 +195,7 @@ def _constants(spec: FieldSpec, config: FitConfig, precision: Precision, chosen:
         "SCRATCH": scratch(spec, chosen),
         "WAIT": chosen.wait,
         "SUMS": chosen.sums,
+        "HIDE": chosen.hide,
         "NARROW": narrow(spec),
     }
 

@@ -104,7 +104,7 @@ def _part_size(task: StepTask, lanes: int) -> int:
     from fitting.kernels.triton_lanes import tier
 
     chosen = tier(task.start.spec, task.config)
-    scratch = chosen.scratch + chosen.copies // 2
+    scratch = chosen.scratch + chosen.copies // 2 + (task.config.batch if chosen.copies else 0)
     own_points = task.encoded[0].numel() if task.encoded.ndim == 3 else 0
     if own_points and chosen.copies:
         row = chosen.constants["COLUMNS"] + chosen.constants["NARROW"]

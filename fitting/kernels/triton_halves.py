@@ -9,9 +9,12 @@ import triton
 import triton.language as tl
 
 from fitting.kernels.triton_parts import activate, dot, half, halves, other, part_of, times
-from fitting.kernels.triton_resident import _INTEGERS, _field, _here, _loss, _points
+from fitting.kernels.triton_resident import _INTEGERS, _field, _here, _loss
 from fitting.kernels.triton_streamed import _update
 from neuralfields.kernels.triton_layers import taken, weights_block, written
+from neuralfields.kernels.triton_math import sample_words
+
+_CALLS = tl.constexpr(128)  # of Philox at once
 
 
 @triton.jit
@@ -112,6 +115,27 @@ def _hold(copies, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constex
         )
     OUT: tl.constexpr = FIRST + (LAST - 1) * LAYER
     return held + (_take(copies, OUT, 8, WIDTH).trans(), _take(copies, OUT, 16, WIDTH))
+
+
+@triton.jit
+def _draw(drawn, ids, taken, count, num_points, seed):
+    """Write which of the field's points are a step's batch: four for every call of Philox."""
+    field, step = tl.load(ids + _field()).to(tl.uint32, bitcast=True), tl.load(taken + _field())
+    to = drawn + _field() * count
+    for first in tl.range(0, count, 4 * _CALLS, disable_licm=True):
+        call = first // 4 + tl.arange(0, _CALLS)
+        words = sample_words(seed, field, step, call)
+        for n in tl.static_range(4):
+            place = tl.umulhi(words[n], tl.zeros_like(words[n]) + num_points.to(tl.uint32)).to(tl.int32)
+            tl.store(to + 4 * call + n, place, mask=4 * call + n < count)
+
+
+@triton.jit
+def _places(drawn, start, count, SAMPLED: tl.constexpr, TILE: tl.constexpr):
+    """Where the points of a tile are among the field's, and which are in the batch; the others are at the first one."""
+    at = start + tl.arange(0, TILE)
+    inside = at < count
+    return tl.load(drawn + _field() * count + at, mask=inside, other=0) if SAMPLED else tl.where(inside, at, 0), inside
 
 
 @triton.jit
@@ -280,16 +304,16 @@ def _gather(
 
 @triton.jit(do_not_specialize=_INTEGERS)
 def fit_halves(
-    weights, first, second, inputs, targets, ids, rates, channels, taken, curves, final, scratch, copies, zero,
+    weights, first, second, inputs, targets, ids, rates, channels, taken, curves, final, scratch, copies, drawn, zero,
     num_points, count, coords_stride, steps, seed, min_steps, curve_every, num_curves, target_mse, beta2, keep1, keep2,
     eps, l2, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr, SINE: tl.constexpr,
     LOSS: tl.constexpr, SAMPLED: tl.constexpr, EXACT: tl.constexpr, COPIES: tl.constexpr, SCRATCH: tl.constexpr,
-    WAIT: tl.constexpr, SUMS: tl.constexpr, NARROW: tl.constexpr,
+    WAIT: tl.constexpr, SUMS: tl.constexpr, NARROW: tl.constexpr, HIDE: tl.constexpr,
 ):  # fmt: skip
     """Fit field program_id(0) of N; what has the name of an argument of fit_resident is the same.
 
     inputs (M, E), or (N, M, E) with coords_stride = M * E (else 0): halves_tiles.spread of the coordinates, bfloat16,
-    E = COLUMNS + NARROW; scratch (N, SCRATCH), copies (N, COPIES) bfloat16: see halves_tiles; taken (N,): zeros.
+    E = COLUMNS + NARROW; scratch (N, SCRATCH), copies (N, COPIES) bfloat16: see halves_tiles; drawn (N, count) int32.
     """
     LAST: tl.constexpr = len(LAYOUT) - 1
     OUTPUTS: tl.constexpr = LAYOUT[LAST][1]
@@ -300,16 +324,15 @@ def fit_halves(
     seed = seed.to(tl.uint32, bitcast=True)
     going = steps > 0
     while going:
-        _copy(weights + _field() * SIZE, copies + _field() * COPIES, LAYOUT, WIDTH, COLUMNS, WAIT > 0)
+        _copy(weights + _field() * SIZE, copies + _field() * COPIES, LAYOUT, WIDTH, COLUMNS, HIDE)
+        if SAMPLED:
+            _draw(drawn, ids, taken, count, num_points, seed)
         tl.debug_barrier()  # all threads see them
         held = _hold(copies + _field() * COPIES, LAYOUT, WIDTH, COLUMNS)
         g = _zeros(LAYOUT, WIDTH, NARROW, SUMS)
         for start in tl.range(0, count, TILE, disable_licm=True):
-            field = _field()
-            inverse = 1.0 / ((count + _here()) * OUTPUTS)
-            field_id = tl.load(ids + field).to(tl.uint32, bitcast=True)
-            step = tl.load(taken + field)
-            place, inside = _points(start, count, num_points, seed, field_id, step, SAMPLED, TILE)
+            field, inverse = _field(), 1.0 / ((count + _here()) * OUTPUTS)
+            place, inside = _places(drawn, start, count, SAMPLED, TILE)
             blocks = scratch + field * SCRATCH + AREAS
             rows = inputs + (field * coords_stride >> 3) * 8  # said to be a multiple: rows are loaded whole
             tl.debug_barrier()  # all threads see the sums of the tile before
@@ -330,7 +353,7 @@ def fit_halves(
         if going:
             own = _field() * SIZE
             gradient = scratch + _field() * SCRATCH
-            _gather(g, blocks, gradient, LAYOUT, WIDTH, TILE, SUMS, WAIT > 0, NARROW)
+            _gather(g, blocks, gradient, LAYOUT, WIDTH, TILE, SUMS, HIDE, NARROW)
             tl.debug_barrier()  # all threads see the gradients, and have read the weights of this step
             _update(
                 gradient, weights + own, first + own, second + own, zero, rates + step * 3,

@@ -23,7 +23,8 @@ from neuralfields.spec import FieldSpec
 class Tier:
     """The kernel that fits such fields: its compile-time arguments and those of its launch.
 
-    scratch: floats a field; copies: bfloat16 numbers a field, where the kernel takes its inputs and weights in parts.
+    scratch: floats a field; copies: bfloat16 numbers a field, where the kernel takes its inputs and weights in parts,
+    and draws a step's points before it goes through them.
     """
 
     kernel: Any
@@ -105,10 +106,13 @@ class Lane:
         chosen = self.tier
         scratch = torch.zeros(fields * chosen.scratch, device=self.device)
         zero = torch.zeros(1, dtype=torch.int32, device=self.device)
-        copies = [torch.empty(fields * chosen.copies, dtype=encoded.dtype, device=self.device)] if chosen.copies else []
+        own = []
+        if chosen.copies:
+            own.append(torch.empty(fields * chosen.copies, dtype=encoded.dtype, device=self.device))
+            own.append(torch.empty(fields * max(1, config.batch), dtype=torch.int32, device=self.device))
         chosen.kernel[(fields,)](
             weights, torch.zeros_like(weights), torch.zeros_like(weights), encoded, targets, ids,
-            self.rates, self.channels, taken, curves, final, scratch, *copies, zero,
+            self.rates, self.channels, taken, curves, final, scratch, *own, zero,
             num_points=points,
             count=config.batch or points,
             coords_stride=0 if self.shared is not None else points * inputs,

@@ -25,6 +25,7 @@ ARCHS = (80, 90, 100)
 # Bytes of shared memory that one block may ask for, and registers of one multiprocessor, by compute capability.
 SHARED_LIMIT = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 103: 232448, 120: 101376}
 _REGISTERS = 65536
+_QUARTERS = 4
 _SHARED_RESERVED = 1024  # of every block, by the driver
 _WARPS = {80: 64, 86: 48, 89: 48, 90: 64, 100: 64, 103: 64, 120: 48}
 
@@ -75,7 +76,9 @@ class Resources:
 
     def blocks(self, arch: int, num_warps: int) -> int:
         """How many blocks of so many warps one multiprocessor holds at once, by registers, warps and shared memory."""
-        by_registers = _REGISTERS // (math.ceil(max(self.registers, 1) / 8) * 8 * 32 * num_warps)
+        # Each quarter has its own registers, and gives them to whole warps.
+        of_warp = math.ceil(max(self.registers, 1) / 8) * 8 * 32
+        by_registers = _REGISTERS // _QUARTERS // of_warp * _QUARTERS // num_warps
         whole = SHARED_LIMIT[_known(arch)] + _SHARED_RESERVED
         return min(by_registers, _WARPS[arch] // num_warps, 32, whole // (self.shared + _SHARED_RESERVED))
 

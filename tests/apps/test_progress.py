@@ -22,6 +22,18 @@ def test_plain_lines_come_every_few_seconds(
     assert lines[0].endswith(" left")
 
 
+def test_what_came_before_the_first_part_is_no_time_of_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    with Progress("train", "epochs") as bar:
+        for seconds, done in ((30.0, 0), (35.0, 1), (40.0, 2)):
+            now[0] = seconds
+            bar.update(done, 10, str(done))
+    assert capsys.readouterr().err.splitlines()[-1] == "train: 2 epochs, 40 s left"
+
+
 def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_EVERY_S", -1.0)
     with Progress("fit", "fields", quiet=True) as bar:

@@ -12,7 +12,7 @@ from fitting.kernels.triton_halves import fit_halves
 from fitting.losses import per_field
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import forward_raw
-from tests.fitting.kernels.triton_laws import FIELDS, Case, assert_equal, in_double, make_task, rms
+from tests.fitting.kernels.triton_laws import COMPANY, FIELDS, Case, assert_equal, in_double, make_task, rms
 
 # Every depth, loss, activation and optimizer; one, several and broken tiles; one to three inputs, one to four outputs.
 CASES = [
@@ -24,7 +24,7 @@ CASES = [
     Case((3, 16, 9, 16, 5, 16, 2), "relu", optimizer="adamw", points=20),
     Case((2, 64, 50, 3), points=70),
 ]
-# Tiles that are shipped for the widths that people fit: the only one of 16 points, and activations that wait in memory.
+# Tiles that are shipped for the widths that people fit: of one warp, and with activations that wait in memory.
 SHIPPED = [
     Case((2, 32, 20, 1), points=50),
     Case((2, 32, 20, 1), loss="bce", batch=40, points=50),
@@ -97,12 +97,12 @@ def test_gradients_are_those_of_autograd_but_for_eight_bits(case: Case, monkeypa
 def test_a_field_does_not_depend_on_its_company(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case((2, 12, 16, 3), batch=batch, points=50)
     use(monkeypatch, case)
-    together = step_triton.run(make_task(case, fields=5, steps=2, precision="mixed"))
-    alone = step_triton.run(make_task(case, fields=1, first_id=10, steps=2, precision="mixed"))
-    assert torch.equal(alone.fields.flat()[0], together.fields.flat()[3])
-    assert np.array_equal(alone.curves[0], together.curves[3])
-    monkeypatch.setattr(step_triton, "_part_size", lambda task, lanes: 2)  # three parts on the lanes there are
-    assert_equal(step_triton.run(make_task(case, fields=5, steps=2, precision="mixed")), together)
+    together = step_triton.run(make_task(case, fields=COMPANY, steps=2, precision="mixed"))
+    alone = step_triton.run(make_task(case, fields=1, first_id=9, steps=2, precision="mixed"))
+    assert torch.equal(alone.fields.flat()[0], together.fields.flat()[2])
+    assert np.array_equal(alone.curves[0], together.curves[2])
+    monkeypatch.setattr(step_triton, "_part_size", lambda task, lanes: 2)
+    assert_equal(step_triton.run(make_task(case, fields=COMPANY, steps=2, precision="mixed")), together)
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,8 @@ def test_blocks_per_multiprocessor() -> None:
         return Resources(registers, 0, 0, 0, shared, 0)
 
     assert used(255, 0).blocks(90, 4) == 2  # 65536 / (256 * 128)
+    assert used(144, 0).blocks(90, 1) == used(168, 0).blocks(90, 1) == 12  # three warps in each quarter, 16384 / 4608
+    assert used(96, 0).blocks(90, 2) == 10  # five
     assert used(32, 0).blocks(90, 4) == 16  # 64 warps
     assert used(32, 112 * 1024).blocks(90, 4) == 2  # 228 KiB, 1 KiB each for the driver
     assert used(32, 232448).blocks(90, 4) == 1
