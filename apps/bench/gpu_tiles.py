@@ -28,7 +28,7 @@ from neuralfields.kernels.resources import Resources, compile_all
 from neuralfields.spec import FieldSpec
 
 PRECISION = halves_tiles.DEFAULT
-# At these a multiprocessor holds one more warp in each of its quarters: 5, 4, 3, and what a thread can have at most.
+# With these a quarter of a multiprocessor holds two, three, four and five warps.
 _REGISTERS = (255, 168, 128, 96)
 
 

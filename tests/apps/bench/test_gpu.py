@@ -36,15 +36,16 @@ def part(name: str, takes: float, clock: Clock, spends: float | None = None, out
     return Part(name, takes, run)
 
 
-def test_without_a_gpu_it_says_why_in_one_line() -> None:
+@pytest.mark.parametrize(("module", "name"), [("gpu", "gpu-check"), ("gpu_tiles", "gpu-tiles")])
+def test_without_a_gpu_it_says_why_in_one_line(module: str, name: str) -> None:
     # A device that torch cannot see is none, on a machine with one too.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-m", "apps.bench.gpu"]
+    command = [sys.executable, "-m", f"apps.bench.{module}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("gpu-check: ")
+    assert done.stderr.startswith(f"{name}: ")
     assert done.stderr.count("\n") == 1
 
 

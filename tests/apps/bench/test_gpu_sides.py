@@ -1,8 +1,5 @@
 """The sides of the GPU benchmark do the same work: checked on the CPU, where they all run but for the kernels."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -184,8 +181,7 @@ def test_the_float32_reference_of_a_population_is_torchs_fit() -> None:
         gpu_population.torch_fit(sample, spec, replace(config, schedule="cosine"), device="cpu")
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
-def test_the_small_fits_for_the_sanitizer_run_in_the_interpreter() -> None:
+def test_the_small_fits_for_the_sanitizer_run_in_the_interpreter(in_the_interpreter) -> None:
     code = (
         "from apps.bench import gpu_small\n"
         "from apps.bench.gpu_sides import Case\n"
@@ -198,9 +194,4 @@ def test_the_small_fits_for_the_sanitizer_run_in_the_interpreter() -> None:
         "gpu.compile_case(gpu_population.Population('p', '', 'siren-mnist', 9, (), (3, 3, 1), 9), 'mixed')\n"
         "raise SystemExit(gpu_small.main())\n"
     )
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 cases are finite" in done.stdout
+    assert "2 cases are finite" in in_the_interpreter(code)

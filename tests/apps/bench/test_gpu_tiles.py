@@ -1,12 +1,7 @@
 """The search for the fastest tile: what it tries, what it leaves out, and that it changes nothing for others."""
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +10,6 @@ from fitting.kernels import halves_tiles
 from fitting.kernels.halves_tiles import HalvesTile
 from neuralfields.kernels.resources import Choice, Resources
 
-ROOT = Path(__file__).resolve().parents[3]
 CASE = gpu_sides.CASES[0]
 USED = Resources(registers=168, stack=0, spill_stores=0, spill_loads=0, shared=40960, local=0)
 
@@ -69,8 +63,7 @@ def test_the_fastest_comes_first_and_what_is_shipped_has_a_star(monkeypatch: pyt
     assert lines[1].endswith("32 points, 1 warp, places hidden, 168 registers, 5 blocks *")
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
-def test_tiles_take_turns_in_the_interpreter() -> None:
+def test_tiles_take_turns_in_the_interpreter(in_the_interpreter) -> None:
     code = (
         "from apps.bench import gpu_fit, gpu_tiles\n"
         "from apps.bench.gpu_sides import Case\n"
@@ -83,22 +76,7 @@ def test_tiles_take_turns_in_the_interpreter() -> None:
         "assert list(found) == tiles\n"
         "assert all(rate > 0 and stray is None for rate, stray in found.values()), found\n"
     )
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_without_a_gpu_it_says_why_in_one_line() -> None:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-m", "apps.bench.gpu_tiles"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("gpu-tiles: ")
-    assert done.stderr.count("\n") == 1
+    in_the_interpreter(code)
 
 
 @pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--processes", "-1"], ["--deadline", "0.0"]])
