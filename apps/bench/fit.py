@@ -115,7 +115,7 @@ def make_rows(result: dict, threads: int, rounds: int) -> list[Row]:
                 p20=round(table.quantile(each, 0.2), 3),
                 p80=round(table.quantile(each, 0.8), 3),
                 ratio=round(table.quantile(ratios, 0.5), 3) if ratios else None,
-                gflops=round(flop / median / 1e3, 3),
+                gflops=float(f"{flop / median / 1e3:.5g}"),  # a slow side has a rate, too
                 sgemm_gflops=round(sgemm_flop / table.quantile(sgemm_s, 0.5) / 1e9, 2),
                 share=round(table.quantile(shares, 0.5), 4),
                 cores=round(side["cores"], 3),

@@ -87,6 +87,13 @@ def test_ratio_and_share_are_taken_round_by_round() -> None:
     assert native.share == pytest.approx(native.gflops / (2 * 2048**3 / 0.1 / 1e9), rel=1e-2)
 
 
+def test_a_slow_side_has_a_rate() -> None:
+    sides = {"sgemm": {"seconds": [0.1], "cores": 1.0}, "torch-loop": {"seconds": [9.0], "cores": 1.0}}
+    case = {"spec": "2-8-1", "points": 16, "fields": 2, "limited": True, "isa": "avx2", "sides": sides}
+    (row,) = make_rows(case, threads=1, rounds=1)
+    assert row.gflops == pytest.approx(112 * 16 / 4.5 / 1e9, rel=1e-3)
+
+
 def test_limit_cores_binds_the_process() -> None:
     code = (
         "import os; from apps.bench.worker import limit_cores; limited = limit_cores(1)\n"
