@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 
 from apps.bench import gpu, gpu_fit, gpu_rows, gpu_sides
@@ -22,7 +23,7 @@ from apps.bench.gpu_sides import Case, Ours, build
 from apps.bench.gpu_time import event_seconds
 from apps.bench.rows import quantile
 from fitting.kernels import halves_tiles
-from fitting.kernels.halves_tiles import HalvesTile, Key
+from fitting.kernels.halves_tiles import HalvesTile
 from neuralfields.kernels.layout import padded
 from neuralfields.kernels.resources import Resources, compile_all
 from neuralfields.spec import FieldSpec
@@ -48,12 +49,6 @@ class Candidate:
         return f"{tile.points} points, {warps}{waiting}, {self.used.registers} registers, {blocks} blocks"
 
 
-def key_of(spec: FieldSpec) -> Key:
-    """Under which a tile for such fields alone is found."""
-    width = padded(max(spec.hidden))
-    return spec.activation, width, len(spec.hidden), halves_tiles.columns(spec.dims[0]), spec.out_dim
-
-
 def grid(spec: FieldSpec) -> list[HalvesTile]:
     """Tiles to try: points and warps around what the width is shipped with, every number of layers that wait, and for
     none of them places hidden or not."""
@@ -68,7 +63,7 @@ def usable(case: Case, tiles: Sequence[HalvesTile], arch: int, processes: int) -
     """Tiles that compile for a chip, fit it and spill nothing; of those that come out alike, the first."""
 
     def take(tile: HalvesTile) -> Resources | None:
-        choice = halves_tiles.choice(key_of(case.spec), tile, PRECISION, case.batch > 0, (arch,))
+        choice = halves_tiles.choice(halves_tiles.key(case.spec), tile, PRECISION, case.batch > 0, (arch,))
         try:
             return compile_all([(choice, arch)])[0]
         except RuntimeError:  # such a tile is none for this kernel
@@ -89,7 +84,7 @@ def only(spec: FieldSpec, tile: HalvesTile) -> Iterator[None]:
     """Fit such fields with this tile, until it ends."""
     chip = halves_tiles.chip()
     before = halves_tiles.HALVES.get(chip, {})
-    halves_tiles.HALVES[chip] = {key_of(spec): tile}
+    halves_tiles.HALVES[chip] = {halves_tiles.key(spec): tile}
     try:
         yield
     finally:
@@ -117,8 +112,7 @@ def sweep(
         with only(case.spec, tile):
             strays.append(gpu_fit.strays(case, PRECISION))
             side.advance(1)
-        action = lambda tile=tile, side=side: fit(tile, side)  # noqa: E731
-        slices.append(Slice(str(tile), PRECISION, case.fields, case.steps, action))
+        slices.append(Slice(str(tile), PRECISION, case.fields, case.steps, partial(fit, tile, side)))
     seconds = gpu_fit.take_turns(slices, rounds, timed)
     rates = [1.0 / quantile(each, 0.5) for each in seconds]
     return dict(zip(tiles, zip(rates, strays, strict=True), strict=True))

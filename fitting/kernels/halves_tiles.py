@@ -111,10 +111,15 @@ def tile(spec: FieldSpec, precision: Precision) -> HalvesTile | None:
     """The tile for such fields on this machine's chip, or None where this kernel does not have them there."""
     if precision not in PRECISIONS or len(spec.shapes) != 2 * spec.num_layers or spec.dims[0] > MAX_INPUTS:
         return None
-    like = (spec.activation, padded(max(spec.hidden)), len(spec.hidden), columns(spec.dims[0]))
+    *like, outputs = key(spec)
     tiles = HALVES.get(chip(), {})
-    fitting = [key for key in tiles if key[:4] == like and key[4] >= spec.out_dim]
+    fitting = [other for other in tiles if [*other[:4]] == like and other[4] >= outputs]
     return tiles[min(fitting)] if fitting else None
+
+
+def key(spec: FieldSpec) -> Key:
+    """Under which a tile for such fields alone is found."""
+    return spec.activation, padded(max(spec.hidden)), len(spec.hidden), columns(spec.dims[0]), spec.out_dim
 
 
 def precision(spec: FieldSpec, config: FitConfig) -> Precision:

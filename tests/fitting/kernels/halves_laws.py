@@ -38,10 +38,8 @@ BF16 = 2.0**-6
 def use(monkeypatch: pytest.MonkeyPatch, case: Case, tile: HalvesTile | None = None) -> None:
     """Fit such fields with this tile, or the shipped one, or a small one where none is shipped."""
     spec = make_task(case, fields=1).start.spec
-    width, depth = halves_tiles.padded(max(spec.hidden)), len(spec.hidden)
-    key = (spec.activation, width, depth, halves_tiles.columns(spec.dims[0]), spec.out_dim)
     chosen = tile or halves_tiles.tile(spec, "mixed") or HalvesTile(32, 2)
-    monkeypatch.setattr(halves_tiles, "HALVES", {halves_tiles.chip(): {key: chosen}})
+    monkeypatch.setattr(halves_tiles, "HALVES", {halves_tiles.chip(): {halves_tiles.key(spec): chosen}})
 
 
 @pytest.mark.parametrize("precision", halves_tiles.PRECISIONS)

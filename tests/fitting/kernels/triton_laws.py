@@ -24,7 +24,7 @@ FLOOR = 1.5e-6
 ANY: Precision = "auto" if torch.cuda.is_available() else "fp32"
 # The interpreter runs fields one after the other; that each is alone in its company has a law of its own.
 FIELDS = 2 if torch.cuda.is_available() else 1
-# Of which parts of two go round the lanes, one in the interpreter and two on a GPU, each more than once on a GPU too.
+# In parts of two, more than there are lanes: one in the interpreter, two on a GPU.
 COMPANY = 5 if torch.cuda.is_available() else 3
 
 
