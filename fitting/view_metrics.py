@@ -28,7 +28,8 @@ def view_ssim(picture: Tensor | np.ndarray, truth: Tensor | np.ndarray) -> float
     clipped = _values(picture, truth)
     if min(clipped.shape[:2]) < _SMALLEST:
         return float("nan")
-    return float(structural_similarity(clipped, np.asarray(truth, np.float64), channel_axis=-1, **_WINDOW))
+    similarity = structural_similarity(clipped, np.asarray(truth, np.float64), channel_axis=-1, **_WINDOW)
+    return float(similarity)  # pyright: ignore[reportArgumentType]
 
 
 def _values(picture: Tensor | np.ndarray, truth: Tensor | np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import numbers
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +45,7 @@ class FieldBatch:
     def __len__(self) -> int:
         return next(iter(self.parameters.values())).shape[0]
 
-    def __getitem__(self, index: int | slice | list[int] | Tensor) -> "FieldBatch":
+    def __getitem__(self, index: int | slice | list[int] | Tensor | np.ndarray) -> "FieldBatch":
         """Select fields; an integer gives a batch of one."""
         if isinstance(index, numbers.Integral):
             index = range(len(self))[int(index)]  # raises IndexError out of range, takes negative numbers

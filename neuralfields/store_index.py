@@ -61,7 +61,7 @@ def read_index(path: Path, count: int) -> tuple[pa.Table, int, str]:
     Raises ValueError when it is damaged.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = pq.read_table(path, partitioning=None)  # pyright: ignore[reportArgumentType]
         metadata = table.schema.metadata or {}
         size, checksum = (metadata[name.encode()].decode() for name in _FACTS)
         facts = int(size), checksum

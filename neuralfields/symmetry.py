@@ -196,7 +196,7 @@ def canonicalise(fields: FieldBatch, kinds: Sequence[str] | None = None) -> Fiel
         if "permutation" in kinds:
             by_weight = weights[layer][:, :, 0].argsort(dim=1, stable=True)
             order = by_weight.gather(1, biases[layer].gather(1, by_weight).argsort(dim=1, stable=True))
-            _, *unchanged = _identity_layer(len(fields), width, order.device)
+            unchanged = _identity_layer(len(fields), width, order.device)[1:]
             _act_layer(fields.spec, layer, (order, *unchanged), weights, biases)
     return FieldBatch.from_layers(fields.spec, weights, biases)
 

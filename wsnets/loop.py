@@ -308,7 +308,8 @@ class _Loop:
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         with torch.no_grad():
             # All in one launch, where that is what counts: a network may have a thousand tensors.
-            torch._foreach_lerp_([old for old, _ in floats], [value for _, value in floats], 1.0 - keep)
+            old_ones, new_ones = [old for old, _ in floats], [value for _, value in floats]
+            torch._foreach_lerp_(old_ones, new_ones, 1.0 - keep)  # pyright: ignore[reportPrivateImportUsage]
             for old, value in pairs:
                 if not old.is_floating_point():
                     old.copy_(value)

@@ -38,6 +38,7 @@ class Side(Protocol):
 
     def flat(self) -> Tensor:
         """Return the weights as (N, P), in the order of FieldSpec.shapes."""
+        ...
 
 
 def build(spec: str, points: int, count: int, threads: int) -> Problem:

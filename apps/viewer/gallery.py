@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 SIDES = {"small": 64, "medium": 96, "large": 160}
 GAP, CAPTION, MARGIN, HEAD = 14, 20, 22, 46
-ALL, STORED = "all", "as stored"
+ALL: str = "all"
+STORED: str = "as stored"
 LONGEST_LIST = 500  # entries of a dropdown of classes
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from neuralfields import FieldBatch
     from wsnets import FieldGenerator
 
-EACH, ANY = "each in turn", "none in particular"
+EACH: str = "each in turn"
+ANY: str = "none in particular"
 AT_ONCE = 8  # fields made between two looks at whether they are still wanted
 COUNTS = 8, 64
 MOST_STEPS, USUAL_STEPS = 200, 50

@@ -57,10 +57,10 @@ def tsne(cloud: Cloud) -> Projecting:
             piece / PIECES,
         )  # a descent of its own each, so that it may be dropped in between
         places = TSNE(
-            init=places,
+            init=places,  # pyright: ignore[reportArgumentType]
             perplexity=perplexity,
             early_exaggeration=1.0 if piece else EXAGGERATION,
-            learning_rate=rate * (LARGER if piece else 1.0),
+            learning_rate=rate * (LARGER if piece else 1.0),  # pyright: ignore[reportArgumentType]
             max_iter=STEPS,
             random_state=0,
         ).fit_transform(near)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LEVELS = (96, 192, 400)  # rows of the pictures, one after another
 REST_S = 0.15  # before the second of them
 COARSE_SAMPLES = 48  # along a ray, of the first of them, at most
-FREE = "from anywhere"
+FREE: str = "from anywhere"
 
 
 class ScenePane(FieldPane):

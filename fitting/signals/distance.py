@@ -123,10 +123,12 @@ def _winding(geometry: Geometry) -> Callable[[np.ndarray], np.ndarray]:
         reach = _tree(vertices).query(vertices, k=count + 1, workers=-1)[0][:, -1] if count else np.zeros(1)
         areas = np.pi * reach**2 / max(count, 1)
         normals = geometry.normals * _outward(vertices, geometry.normals, areas)
-        return lambda queries: igl.fast_winding_number(vertices, normals, areas, np.asarray(queries, np.float64))
+        return lambda queries: np.asarray(
+            igl.fast_winding_number(vertices, normals, areas, queries.astype(np.float64, copy=False))
+        )
     turn = _outward(vertices[geometry.faces].mean(1), *face_normals(geometry))
     faces = np.ascontiguousarray(geometry.faces if turn > 0 else geometry.faces[:, ::-1])
-    return lambda queries: igl.fast_winding_number(vertices, faces, np.asarray(queries, np.float64))
+    return lambda queries: np.asarray(igl.fast_winding_number(vertices, faces, queries.astype(np.float64, copy=False)))
 
 
 def _outward(centres: np.ndarray, normals: np.ndarray, areas: np.ndarray) -> int:

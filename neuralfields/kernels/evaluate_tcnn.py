@@ -6,6 +6,7 @@ biases and compute in half precision.
 
 import functools
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ def forward_raw(fields: FieldBatch, coords: Tensor) -> Tensor:
 
 
 @functools.cache
-def _grid(encoding: HashGrid, in_dim: int) -> torch.nn.Module:
+def _grid(encoding: HashGrid, in_dim: int) -> Any:
     import tinycudann  # pyright: ignore[reportMissingImports]
 
     return tinycudann.Encoding(in_dim, tcnn.encoding_config(encoding), dtype=torch.float32)

@@ -223,7 +223,8 @@ def _device_type() -> str:
 
 def _batched(value: Tensor) -> bool:
     """Whether a tensor stands for many, as inside torch.func.vmap or with is_grads_batched: it then has no memory."""
-    return torch._C._functorch.is_batchedtensor(value) or torch._C._functorch.is_legacy_batchedtensor(value)
+    inside = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    return inside.is_batchedtensor(value) or inside.is_legacy_batchedtensor(value)
 
 
 def _interpreted() -> bool:

@@ -3,11 +3,11 @@
 The interpreter keeps scalars as arrays of one element and makes loop bounds of them by int(), which NumPy 2.4 refuses.
 """
 
-import triton
+from triton import knobs
 from triton.runtime import interpreter
 
 # Whether kernels decorated in this process are interpreted: triton reads the variable when they are.
-ACTIVE = triton.knobs.runtime.interpret
+ACTIVE = knobs.runtime.interpret
 
 _patch = interpreter._patch_lang_tensor
 

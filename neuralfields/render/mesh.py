@@ -74,6 +74,7 @@ class Mesh:
         except ModuleNotFoundError:
             raise ValueError("mesh files need trimesh: pip install 'neuralfields[shapes]'") from None
         made = trimesh.Trimesh(self.vertices, self.faces, process=False).export(file_type=path.suffix[1:].lower())
+        assert isinstance(made, str | bytes)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         try:

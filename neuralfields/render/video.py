@@ -58,7 +58,13 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
     first = _even(next(frames))
     size = (first.shape[1], first.shape[0])
     writer = imageio_ffmpeg.write_frames(
-        str(path), size, fps=fps, codec="libx264", quality=QUALITY, macro_block_size=2, ffmpeg_log_level="error"
+        str(path),
+        size,
+        fps=fps,  # pyright: ignore[reportArgumentType]
+        codec="libx264",
+        quality=QUALITY,
+        macro_block_size=2,
+        ffmpeg_log_level="error",
     )
     writer.send(None)  # starts the process
     try:

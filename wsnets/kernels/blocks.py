@@ -53,11 +53,11 @@ class MapBlock(Function):
 
         x, weight, signs = ctx.saved_tensors
         (count, rows, columns, _), width = x.shape, len(weight)
-        by_row = x.new_zeros(count, rows, width) if by_row is None else by_row.contiguous()
-        by_column = x.new_zeros(count, columns, width) if by_column is None else by_column.contiguous()
+        by_row = torch.zeros(count, rows, width) if by_row is None else by_row.contiguous()
+        by_column = torch.zeros(count, columns, width) if by_column is None else by_column.contiguous()
         dz = None if dz is None else dz.contiguous()
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        d_weight, d_row, d_column = (torch.empty_like(a) for a in (weight, by_row, by_column))
+        d_weight, d_row, d_column = map(torch.empty_like, (weight, by_row, by_column))
         given = (*map(array, (x, weight, signs)), ctx.scale)
         arrays = map(array, (dz, by_row, by_column, dx, d_weight, d_row, d_column))
         _native.map_blocks_back(*given, *arrays, torch.get_num_threads(), ctx.isa)

@@ -33,7 +33,7 @@ class MapMatrix(Function):
         pool: str,
         raw: bool,
         isa: str = "",
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         from wsnets.kernels import _native
 
         y, weight = z.contiguous(), weight.contiguous()

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.utils.dlpack import to_dlpack
+from torch.utils.dlpack import to_dlpack  # pyright: ignore[reportPrivateImportUsage]
 
 from neuralfields.kernels import compiled
 
@@ -24,7 +24,8 @@ _MISSING = missing()
 
 def takes(x: Tensor) -> bool:
     """Whether the kernels take such a tensor: float32 on a CPU, where nothing watches torch's operations."""
-    watched = torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    transforms = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    watched = torch._C._len_torch_dispatch_stack() > 0 or transforms.peek_interpreter_stack() is not None
     return _MISSING is None and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0 and not watched
 
 

@@ -3,9 +3,10 @@
 Legend: N fields, C channels, L layers of a field.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, get_args
+from typing import ClassVar, cast, get_args
 
 import torch
 from torch import Generator, Tensor, nn
@@ -160,7 +161,8 @@ class DWSReader(nn.Module):
         """Return outputs (N, num_outputs); `generator` draws the dropout masks in training mode."""
         with torch.autocast(features.weights[0].device.type, enabled=False):
             values = self.stack(features, generator)
-            seen = see(self.stack.places, values, self.activations, self.pool, generator)
+            relus = cast(Sequence[SiteActivation], self.activations)
+            seen = see(self.stack.places, values, relus, self.pool, generator)
         y = self.head[0](torch.cat([s.pooled for s in seen]).T)
         for layer in self.head[1:]:
             y = layer(y.relu())

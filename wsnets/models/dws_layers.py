@@ -7,7 +7,7 @@ dws_sites.py.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,7 +16,7 @@ from wsnets.kernels.attention import Block, attend_sets
 from wsnets.kernels.native import takes
 from wsnets.models.dws_functions import SetAttention, reduce
 from wsnets.models.dws_maps import LinearMap, apply_maps
-from wsnets.models.dws_sites import Pool, Seen, Site, Unspread, see
+from wsnets.models.dws_sites import Pool, Seen, Site, SiteActivation, Unspread, see
 
 SetLayer = Literal["sab", "ds"]
 _BIAS_BOUND = 1e-4
@@ -170,24 +170,23 @@ class Kronecker(nn.Module):
         self.weight = initial((4, num_out, num_in), generator)
         self.bias = initial_bias((4, num_out, 1), generator)
         self.deeper = nn.ModuleList(Deeper(1, num_out, depth, generator) for _ in range(4))
-        self.factor = factor / 4.0
+        self.factor, self.plain = factor / 4.0, depth < 2
 
     def entries(self) -> Tensor:
         """First linear map of the entries; `forward` expects what it makes of them."""
-        return self.weight[0] if len(self.deeper[0].weights) else self.weight[0] * self.factor
+        return self.weight[0] * self.factor if self.plain else self.weight[0]
 
     def maps(self, rows: Tensor, columns: Tensor, pooled: Tensor) -> list[LinearMap]:
         """The first maps of rows (C, N, O), columns (C, N, I) and pool (C, N), to the same layouts."""
-        plain = len(self.deeper[0].weights) == 0
         weights, biases = self.weight.unbind(0), list(self.bias.unbind(0))
-        if plain:  # that of the entries is the same everywhere
+        if self.plain:  # that of the entries is the same everywhere
             biases[3] = biases[3] + biases[0]
         ways = zip(weights[1:], biases[1:], (rows, columns, pooled), strict=True)
-        return [LinearMap(weight, bias, (x,), self.factor if plain else 1.0) for weight, bias, x in ways]
+        return [LinearMap(weight, bias, (x,), self.factor if self.plain else 1.0) for weight, bias, x in ways]
 
     def follow(self, z: Tensor, firsts: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The terms, given the first maps of entries, z (N, O, I, C'), of rows, of columns and of their pool."""
-        if len(self.deeper[0].weights) == 0:
+        if self.plain:
             return z, *firsts
         ways = zip(self.deeper[1:], firsts, strict=True)
         terms = [deeper(y.flatten(1).unsqueeze(0)).view(y.shape) * self.factor for deeper, y in ways]
@@ -232,10 +231,13 @@ class DWSLayer(nn.Module):
                 self.matrices[str(i)] = Kronecker(num_in, num_out, style.depth, 1.0 / len(places), generator)
 
     def forward(
-        self, values: list[Tensor | Unspread], activations: nn.ModuleList | None, generator: Generator | None = None
+        self,
+        values: list[Tensor | Unspread],
+        activations: Sequence[SiteActivation] | None,
+        generator: Generator | None = None,
     ) -> list[Tensor | Unspread]:
         """Return the new values; activations: one SiteActivation for each, or None for values as they are."""
-        maps = {int(i): matrix.entries() for i, matrix in self.matrices.items()}
+        maps = {t: self._matrix(t).entries() for t, place in enumerate(self.places) if len(place.free) == 2}
         seen = see(self.places, values, activations, self.pool, generator, maps)
         starts = self._starts(seen)
         sums: list[dict[int, Tensor]] = [{} for _ in values]
@@ -246,14 +248,21 @@ class DWSLayer(nn.Module):
                 sums[t][axis] = total
         return [self._finish(t, starts[t], sums[t]) for t in range(len(values))]
 
+    def _matrix(self, t: int) -> Kronecker:
+        return cast(Kronecker, self.matrices[str(t)])
+
+    def _from_pooled(self, t: int) -> FromPooled:
+        return cast(FromPooled, self.pooled[str(t)])
+
     def _starts(self, seen: list[Seen]) -> list["Start"]:
         """What every target hears without set layers."""
         factor = 1.0 / len(seen)
         asked: list[list[LinearMap]] = []
         for t, own in enumerate(seen):
             heard = [seen[s].pooled for s in self.sources.get(t, [])]
-            asked.append(self.pooled[str(t)].maps(heard, factor) if heard else [])
-            asked.append(self.matrices[str(t)].maps(*own.along.values(), own.pooled) if str(t) in self.matrices else [])
+            asked.append(self._from_pooled(t).maps(heard, factor) if heard else [])
+            sides = [*own.along.values(), own.pooled]
+            asked.append([] if own.mapped is None else self._matrix(t).maps(*sides))
         firsts = iter(apply_maps([m for maps in asked for m in maps]))
         mapped = [list(islice(firsts, len(maps))) for maps in asked]
         return [self._start(t, seen[t], *mapped[2 * t : 2 * t + 2]) for t in range(len(seen))]
@@ -261,12 +270,12 @@ class DWSLayer(nn.Module):
     def _start(self, t: int, own: Seen, levels: list[Tensor], sides: list[Tensor]) -> "Start":
         """What a target hears without set layers, given the first maps of pooled sources and of its own sides."""
         if levels:
-            level = self.pooled[str(t)].follow(levels, 1.0 / len(self.places))
+            level = self._from_pooled(t).follow(levels, 1.0 / len(self.places))
         else:
             level = own.pooled.new_zeros(self.groups[t], own.pooled.shape[1])
         if own.mapped is None:
             return Start(level, dict.fromkeys(own.along, (None, level)))
-        z, rows, columns, pooled = self.matrices[str(t)].follow(own.mapped, sides)
+        z, rows, columns, pooled = self._matrix(t).follow(own.mapped, sides)
         terms = ((rows, level + pooled), (columns, torch.zeros_like(level)))
         return Start(z, dict(zip(self.places[t].free, terms, strict=True)))
 

@@ -147,7 +147,7 @@ def see(
     seen = []
     for i, (place, x) in enumerate(zip(places, values, strict=True)):
         activation = None if activations is None else activations[i]
-        if len(place.free) == 2:
+        if len(place.free) == 2 or isinstance(x, Unspread):
             seen.append(_see_matrix(place, x, activation, pool, generator, None if maps is None else maps[i]))
             continue
         if i in activated:
@@ -162,18 +162,17 @@ def _activate_by_kernel(
     places: Sequence[Site], values: Sequence[Tensor | Unspread], activations: Sequence[SiteActivation], pool: Pool
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """Values and pools, by number, of all sets that the kernel can activate."""
-    sets = [
-        i
+    sets = {
+        i: y
         for i, (place, y) in enumerate(zip(places, values, strict=True))
         if len(place.free) < 2 and isinstance(y, Tensor) and takes(y) and not activations[i].drops()
-    ]
+    }
     if not sets:
         return {}
-    norms = [activations[i].batch_norm() for i in sets]
-    given = [SetValues(values[i], *activations[i].line(), norm) for i, norm in zip(sets, norms, strict=True)]
-    results = activate_sets(given, pool)
-    for i, norm in zip(sets, norms, strict=True):
-        activations[i].follow(norm, values[i])
+    norms = {i: activations[i].batch_norm() for i in sets}
+    results = activate_sets([SetValues(y, *activations[i].line(), norms[i]) for i, y in sets.items()], pool)
+    for i, y in sets.items():
+        activations[i].follow(norms[i], y)
     return dict(zip(sets, results, strict=True))
 
 

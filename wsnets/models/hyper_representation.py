@@ -145,7 +145,7 @@ class HyperRepresentation(Autoencoder):
         latents = [self._encode(each, generator) for each in tokens]
         found = [self._decode(latent) for latent in latents]
         pairs = zip(found, tokens, strict=True)
-        total = (1 - config.contrast) * sum(weight_loss(y, x, self.layout) for y, x in pairs) / len(views)
+        total = (1 - config.contrast) * torch.stack([weight_loss(y, x, self.layout) for y, x in pairs]).mean()
         if config.contrast:
             total = total + config.contrast * contrast_loss(self.head, latents, config.temperature)
         if config.values:

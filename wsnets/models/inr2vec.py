@@ -6,7 +6,7 @@ Legend: N fields, R rows, K numbers of a row, D latent numbers, B points, I in, 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Generator, Tensor, nn
@@ -147,7 +147,7 @@ class Inr2Vec(Autoencoder):
     def encode(self, features: WeightFeatures, generator: Generator | None = None) -> Tensor:
         """Latents (N, 1, D) of normalised features; nothing is drawn from `generator`."""
         x = self.encoder[0](self.rows(features))
-        if self.row_scale is not None:
+        if self.row_scale is not None and self.row_shift is not None:
             x = torch.addcmul(self.row_shift, x, self.row_scale)
         count, num_rows = x.shape[:2]
         x, last = x.flatten(0, 1), len(self.norms) - 1
@@ -169,23 +169,27 @@ class Inr2Vec(Autoencoder):
             found.append(functional.pad(row, (0, self.row_width - row.shape[2])))
         return torch.cat(found, dim=1)
 
+    @property
+    def _dense(self) -> list[nn.Linear]:
+        return cast(list[nn.Linear], list(self.decoder))
+
     def biases(self, latents: Tensor) -> list[Tensor]:
         """Biases (N, H_l) of the decoder's hidden layers, which is where a latent (N, 1, D) enters."""
         lifted = self.lift(latents[:, 0])
-        return [layer.bias + inject(lifted) for layer, inject in zip(self.decoder[:-1], self.inject, strict=True)]
+        return [layer.bias + inject(lifted) for layer, inject in zip(self._dense[:-1], self.inject, strict=True)]
 
     def values(self, latents: Tensor, coords: Tensor) -> Tensor:
         """Values (N, B, O) at coords (B, I) of what `decode` gives, without a copy of the weights for every field."""
         h = encode_coords(self.decoded_spec, coords)
-        for layer, bias in zip(self.decoder[:-1], self.biases(latents), strict=True):
+        for layer, bias in zip(self._dense[:-1], self.biases(latents), strict=True):
             h = functional.relu(functional.linear(h, layer.weight) + bias.unsqueeze(1))
-        return denormalise(self.decoded_spec, self.decoder[-1](h))
+        return denormalise(self.decoded_spec, self._dense[-1](h))
 
     def decode(self, latents: Tensor) -> FieldBatch:
         """Fields of `decoded_spec` from latents (N, 1, D); their weights are views of one set of weights."""
         count = len(latents)
-        weights = [layer.weight.expand(count, -1, -1) for layer in self.decoder]
-        biases = [*self.biases(latents), self.decoder[-1].bias.expand(count, -1)]
+        weights = [layer.weight.expand(count, -1, -1) for layer in self._dense]
+        biases = [*self.biases(latents), self._dense[-1].bias.expand(count, -1)]
         return FieldBatch.from_layers(self.decoded_spec, weights, biases)
 
     def loss(self, fields: FieldBatch, features: WeightFeatures, generator: Generator) -> Tensor:

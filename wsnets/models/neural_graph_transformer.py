@@ -9,7 +9,7 @@ heads, D channels of a head, C channels of a node, E channels of an edge.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -233,6 +233,11 @@ class Transformer(nn.Module):
         stops = [sum(self.dims[: k + 1]) for k in range(len(self.dims))]
         return [slice(stop - width, stop) for stop, width in zip(stops, self.dims, strict=True)]
 
+    @property
+    def last_edge_update(self) -> EdgeUpdate:
+        """The last update of edges."""
+        return cast(EdgeUpdate, self.edges[-1])
+
     def start(self, features: WeightFeatures) -> tuple[Tensor, Tensor]:
         """Nodes (N, V, C) and edges (N, V, V, E) before any update; the pair (i, j) has the weight from i to j."""
         layers, blocks, places = self.layers, [], []
@@ -276,7 +281,7 @@ class TransformerReader(nn.Module):
                 edges = body.edges[k](edges, nodes, generator)
         if len(body.edges) > 0:  # of the last edges only those that output nodes attend along
             parts = (edges[:, outputs], edges[:, :, outputs], nodes[:, outputs], nodes)
-            edges = body.edges[-1].some(*parts, generator)
+            edges = body.last_edge_update.some(*parts, generator)
         else:
             edges = edges[:, outputs]
         return self.head(body.nodes[-1](nodes, edges, generator).flatten(1))
@@ -307,7 +312,7 @@ class TransformerEditor(nn.Module):
         biases, weights = self.node_head(nodes), []
         for sources, targets in pairwise(body.layers):
             parts = (edges[:, sources, targets], edges[:, targets, sources], nodes[:, sources], nodes[:, targets])
-            weights.append(self.edge_head(body.edges[-1].some(*parts, generator)).transpose(1, 2))
+            weights.append(self.edge_head(body.last_edge_update.some(*parts, generator)).transpose(1, 2))
         return WeightFeatures(
             tuple(w * self.weight_scales[k] for k, w in enumerate(weights)),
             tuple(biases[:, layer] * self.bias_scales[k] for k, layer in enumerate(body.layers[1:])),

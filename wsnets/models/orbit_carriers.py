@@ -58,7 +58,8 @@ class Carriers(nn.Module):
 
     def _forward(self, fields: FieldBatch, slopes: bool) -> Carried:
         *layers, (last, offset) = zip(fields.weights, fields.biases, strict=True)
-        units, found, squares = [self.coordinates], [], []
+        units: list[Tensor] = [self.coordinates]
+        found, squares = [], []
         for layer, (weight, bias) in enumerate(layers):
             z = torch.matmul(weight, units[-1])
             if layer:
