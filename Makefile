@@ -23,7 +23,7 @@ lint: setup  ## style, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: setup  ## every benchmark, appended to benchmarks/
+bench: setup  ## fits, meshes and the viewer against others, appended to benchmarks/
 	$(BIN)/nf bench fit --save
 	$(BIN)/nf bench fit --memory --save
 	$(BIN)/nf bench mesh --save

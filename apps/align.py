@@ -10,6 +10,7 @@ import numpy as np
 from tyro.conf import arg
 
 from apps.barriers import draw_curves, draw_midpoints, measure, show
+from apps.identity import network_sha256, store_sha256
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads
 from apps.output import Output, duration
 from apps.progress import Progress
@@ -90,14 +91,7 @@ class References:
         if self.one is not None:
             return hashlib.sha256(self.one.flat().contiguous().numpy().tobytes()).hexdigest()
         assert self.store is not None
-        return checksum(self.store)
-
-
-def checksum(store: "FieldStore") -> str:
-    """What tells a store from others: its store.json holds the checksums of all the rest."""
-    import hashlib
-
-    return hashlib.sha256((store.path / "store.json").read_bytes()).hexdigest()
+        return store_sha256(self.store.path)
 
 
 def align(options: Align, output: Output) -> None:
@@ -193,7 +187,7 @@ def find(options: Align, store: "FieldStore", count: int, kinds: tuple[str, ...]
 
     own = Subset(store, np.arange(count))
     if options.to == "mean":
-        return References("mean", mean(options, own, checksum(store), kinds))
+        return References("mean", mean(options, own, store_sha256(store.path), kinds))
     if options.to == "group":
         partner = np.arange(count)
         first, other = within(own)
@@ -242,10 +236,12 @@ def write_aligned(
     from neuralfields import FieldBatch, symmetry
     from neuralfields.store_writer import StoreWriter
     from wsnets.data import check_finite
+    from wsnets.deep_aligner import DeepAligner
 
-    method = options.method if options.method in METHODS else "learned"
-    about = {"to": references.kind, "kinds": list(kinds), "method": method}
-    about |= {"source": checksum(store), "reference": references.checksum()}
+    about = {"to": references.kind, "kinds": list(kinds), "method": options.method}
+    if options.method not in METHODS:
+        about |= {"method": "learned", "aligner": network_sha256(DeepAligner.load(options.method))}
+    about |= {"source": store_sha256(store.path), "reference": references.checksum()}
     meta, done = {**store.meta, "aligned": about}, 0
     with (
         StoreWriter(options.out, store.spec, meta, count, SHARD) as writer,

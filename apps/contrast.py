@@ -58,7 +58,8 @@ def train_contrast(options: TrainContrast, output: Output) -> None:
     limit_threads(options.threads)
     store, test = sides(options)
     more = {"dim": options.dim, "temperature": options.temperature}
-    usual = ("images",) if store.spec.in_dim == 2 else ("noise=0.05",)
+    # Pictures are moved through their first layer, which an encoding hides.
+    usual = ("images",) if store.spec.in_dim == 2 and store.spec.encoding is None else ("noise=0.05",)
     training = replace(options.training, augment=options.training.augment or usual)
     config = settings(ContrastConfig, training, store.spec, "orbit", **more)
     quiet = options.output.quiet or not is_lead()
@@ -97,8 +98,8 @@ def probe(
     """Accuracy in [0, 1] on test fields of the nearest training field, and of logistic regression.
 
     Both sides: vectors (N, D) and labels (N,). scale: the regression sees every number with mean 0 and variance 1, and
-    the strength of its penalty is the one of 1 / C = 1, 10, 100, 1000 that does best on the last tenth of the training
-    fields; vectors on a sphere do without, C = 10.
+    the strength of its penalty is the one of 1 / C = 1, 10, 100, 1000 that does best on a tenth of every class of the
+    training fields; vectors on a sphere do without, C = 10.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
@@ -109,11 +110,19 @@ def probe(
     strength = 10.0
     if scale:
         scaler = StandardScaler().fit(x)
-        x, u, own = scaler.transform(x), scaler.transform(u), len(x) - len(x) // 10
-        tried = {c: LogisticRegression(max_iter=2000, C=c).fit(x[:own], y[:own]) for c in STRENGTHS}
-        strength = max(STRENGTHS, key=lambda c: tried[c].score(x[own:], y[own:]) if own < len(x) else 0.0)
+        x, u, aside = scaler.transform(x), scaler.transform(u), tenth(y)
+        tried = {c: LogisticRegression(max_iter=2000, C=c).fit(x[~aside], y[~aside]) for c in STRENGTHS}
+        strength = max(STRENGTHS, key=lambda c: tried[c].score(x[aside], y[aside]) if aside.any() else 0.0)
     linear = LogisticRegression(max_iter=2000, C=strength).fit(x, y).score(u, v)
     return {"nearest": float(nearest), "linear": float(linear)}
+
+
+def tenth(labels: np.ndarray) -> np.ndarray:
+    """Every tenth field of each class, (N,) bool: populations may be sorted by class."""
+    aside = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        aside[np.flatnonzero(labels == label)[9::10]] = True
+    return aside
 
 
 def probe_words(found: dict[str, float]) -> str:

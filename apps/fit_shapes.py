@@ -63,12 +63,18 @@ def fit_shapes(options: FitShapes, output: Output) -> None:
 
 
 def _fit_shapes(options: FitShapes, output: Output) -> None:
-    from fitting import recipes
+    from fitting import recipes, shapes
     from fitting.fit import with_overrides
 
     recipe = recipes.get(options.recipe or RECIPES.get(options.signal or "sdf", "siren-sdf"))
     if recipe.pool is None:
         raise ValueError(f"recipe={recipe.name!r} is for images: expected one of {', '.join(shape_recipes())}")
+    loss, signal = recipe.config.loss, options.signal or recipe.signal
+    if loss not in shapes.LOSSES.get(signal, (loss,)):
+        raise ValueError(
+            f"recipe={recipe.name!r} has the loss {loss}, which is not for signal={signal!r}: expected a recipe such as"
+            f" {RECIPES[signal]}"
+        )
     config = with_overrides(recipe.config, given(options.fitting))
     config = replace(config, eikonal=options.eikonal, normals=options.normals)
     signals = load(options, recipe, options.output.quiet)

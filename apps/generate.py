@@ -1,6 +1,7 @@
 """nf train generate and nf generate: networks that make new fields, and stores of what they make."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -9,6 +10,7 @@ import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from apps.generated_sheet import SampleSheets, balanced, draw
+from apps.identity import store_sha256
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads
 from apps.output import Output, duration
 from apps.progress import Progress
@@ -147,9 +149,9 @@ def train_generate(options: TrainGenerate, output: Output) -> None:
     output.facts([("tokens", f"{tokens:,} of {numbers:,} numbers, {generator.codec.count:,} {made_of}")])
     output.facts([("makes", generator.generated_spec.describe())])
     output.facts([("classes", ", ".join(generator.classes) or None)])
-    sheets.draw(generator)
-    output.facts([("samples", picture), ("out", options.out)])
-    output.record(out=options.out, samples=picture, tokens=[tokens, numbers], classes=list(generator.classes))
+    shown = picture if sheets.draw(generator) else None
+    output.facts([("samples", shown), ("out", options.out)])
+    output.record(out=options.out, samples=shown, tokens=[tokens, numbers], classes=list(generator.classes))
     output.record(generated_spec=generator.generated_spec.to_json())
     output.next(["nf", "generate", options.out, "--out", f"{options.out.rstrip('/')}-fields"])
 
@@ -216,7 +218,7 @@ def by_diffusion(options: Generate) -> Source:
     def make(numbers: np.ndarray, chosen: np.ndarray) -> "FieldBatch":
         return generator.generate(len(numbers), chosen, seed=options.seed, first=int(numbers[0]), **how)
 
-    about = {**how, "seed": options.seed, "generator": generator.digest()}
+    about = {**how, "seed": options.seed, "generator": generator.digest(), "per_class": per_class(labels)}
     meta = {"signal": kept(generator.signal), "generated": about}
     return Source(generator.generated_spec, meta, generator.classes, labels, make)
 
@@ -251,6 +253,7 @@ def by_density(options: Generate) -> Source:
         return embedding.decode(found[torch.from_numpy(numbers)])
 
     about = {"method": options.method, "bandwidth": options.bandwidth, "seed": options.seed}
+    about |= {"source": store_sha256(store.path), "per_class": per_class(labels)}
     signal = store.meta.get("signal") or {}
     words = tuple(map(str, signal.get("classes") or range(int(known.max()) + 1 if len(known) else 0)))
     meta = {"signal": kept(signal), "generated": {**about, "generator": digest(embedding.model)}}
@@ -270,6 +273,11 @@ def wanted(options: Generate, known: np.ndarray) -> np.ndarray:
         raise ValueError(f"label={bad[0]}: expected {span}")
     chosen = np.array(options.label, np.int64) if options.label else known
     return balanced(options.count, chosen[:0] if options.any_class else chosen)
+
+
+def per_class(labels: np.ndarray) -> list[list[int]]:
+    """Every label and how many fields have it, in their order: what decides the labels of a population."""
+    return [list(pair) for pair in Counter(labels.tolist()).items()]
 
 
 def kept(signal: dict) -> dict:

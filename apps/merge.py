@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from tyro.conf import Positional, arg
 
+from apps.identity import store_sha256
 from apps.options import SHOWN, OutPath, Shown, Threads
 from apps.output import Output, duration
 from apps.progress import Progress
@@ -168,7 +169,8 @@ def write_merged(items: Items, options: Merge) -> float | None:
     from neuralfields.store_writer import StoreWriter
 
     first, count = items.stores[0], len(items.rows)
-    about = {"method": options.method, "by": options.by, "symmetries": options.kinds, "stores": [*options.stores]}
+    sources = [store_sha256(store.path) for store in items.stores]
+    about = {"method": options.method, "by": options.by, "symmetries": options.kinds, "sources": sources}
     meta = {**first.meta, "merged": about}
     kept = [name for name in COLUMNS if all(name in store.index.column_names for store in items.stores)]
     columns = [{name: store.index.column(name).to_pylist() for name in kept} for store in items.stores]

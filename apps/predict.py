@@ -96,19 +96,26 @@ class StoredMeta:
 
 def _classes(options: Predict, reader: "Reader | StoredMeta", store: "FieldStore | Subset", output: Output) -> None:
     probabilities, seconds = _read(reader, store, options.output.quiet)
-    chosen, known = probabilities.argmax(axis=1), store.labels >= 0
-    accuracy = float((chosen[known] == store.labels[known]).mean()) if known.any() else None
+    chosen, truth = probabilities.argmax(axis=1), _true_names(reader.classes, store)
+    names = np.array(reader.classes)[chosen]
+    known = np.isin(truth, reader.classes)
+    accuracy = float((names[known] == truth[known]).mean()) if known.any() else None
     counts = {str(name): int((chosen == k).sum()) for k, name in enumerate(reader.classes)}
-    right = None if accuracy is None else f"{100 * accuracy:.2f} % of {int(known.sum()):,} fields with a label"
+    right = None if accuracy is None else f"{100 * accuracy:.2f} % of {int(known.sum()):,} fields of these classes"
     output.facts([("read", f"{len(store):,} fields in {duration(seconds)}"), ("right", right)])
     output.facts([("predicted", ", ".join(f"{name}: {count:,}" for name, count in counts.items()))])
     output.record(fields=len(store), seconds=seconds, accuracy=accuracy, predicted=counts, out=options.out)
-    labels = [label if label < len(reader.classes) else -1 for label in store.labels.tolist()]
-    truth = [str(raw) if raw >= 0 else "" for raw in store.labels.tolist()]
-    shown = [reader.classes[label] if label >= 0 else text for label, text in zip(labels, truth, strict=True)]
     best = [f"{p:.6f}" for p in probabilities.max(axis=1)]
-    names = [reader.classes[k] for k in chosen]
-    write(options.out, store, ("label", "predicted", "probability"), (shown, names, best), output)
+    write(options.out, store, ("label", "predicted", "probability"), (truth.tolist(), names.tolist(), best), output)
+
+
+def _true_names(classes: tuple[str, ...], store: "FieldStore | Subset") -> np.ndarray:
+    """The class of every field: as its store calls it, else as the reader does, else its number; "" for none."""
+    from wsnets.data import stored_names
+
+    own = stored_names(store) or classes
+    labels = store.labels.tolist()
+    return np.array(["" if k < 0 else own[k] if k < len(own) else str(k) for k in labels], dtype=str)
 
 
 def _values(options: Predict, regressor: "Regressor", store: "FieldStore | Subset", output: Output) -> None:

@@ -24,6 +24,8 @@ MODELS = (
     *("mlp", "mlp_aligned", "dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_t"),
     *("gmn", "scale_gmn", "scale_gmn_b", "probe_gen", "orbit"),
 )
+# Models that look at fields and not at features, so that no normalisation reaches them.
+READ_FIELDS = ("probe_gen", "orbit", "deep_align")
 
 Trained = TypeVar("Trained", bound="Network")
 Config = TypeVar("Config", bound="FieldConfig")
@@ -94,6 +96,8 @@ def settings(kind: type[Config], options: TrainingOptions, spec: "FieldSpec", de
 
     not_both(epochs=options.epochs, minutes=options.minutes)
     not_both(val_fraction=options.val_fraction, val_last=options.val_last)
+    if options.patience and options.val_fraction == 0:
+        raise ValueError(f"patience={options.patience}: expected 0 without fields to validate on")
     name, values = options.model or default, given(options)
     for own in ("model", "size", "option", "augment"):
         values.pop(own, None)
@@ -104,6 +108,8 @@ def settings(kind: type[Config], options: TrainingOptions, spec: "FieldSpec", de
     if options.option:
         model = models.from_json(with_pairs("option", options.option, models.to_json(model)))
     model.symmetry(spec)
+    if name in READ_FIELDS and options.normalise not in ("auto", "none"):
+        raise ValueError(f"normalise={options.normalise!r}: expected none, as {name} reads the fields themselves")
     if options.augment:
         base = AugmentConfig.for_images() if "images" in options.augment else AugmentConfig()
         changes = [change for change in options.augment if change != "images"]

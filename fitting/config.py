@@ -60,7 +60,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("curve_every", 1), ("shard", 1), ("batch", 0), ("warmup", 0)):
             _check(name, getattr(self, name), getattr(self, name) >= least, f"a whole number from {least}")
-        for name in ("threads", "min_steps", "target_psnr", "weight_decay", "lr_final", "eikonal", "normals"):
+        _check("threads", self.threads, 0 <= self.threads <= 1024, "a whole number from 0 to 1024")
+        for name in ("min_steps", "target_psnr", "weight_decay", "lr_final", "eikonal", "normals"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
         for name in ("lr", "eps"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "a positive number")

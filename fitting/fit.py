@@ -1,7 +1,9 @@
 """fit: a population of fields from a population of signals, shard by shard, resumable."""
 
 import contextlib
+import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 
 from fitting.config import FitConfig
-from fitting.kernels import step_native, step_tcnn, step_torch, step_triton
+from fitting.kernels import halves_tiles, step_native, step_tcnn, step_torch, step_triton
 from fitting.kernels.task import StepResult, StepTask
 from fitting.losses import mse_to_psnr
 from fitting.metrics import summary
@@ -71,12 +73,13 @@ def fit(
     """
     config = with_overrides(config or FitConfig(), overrides)
     chosen = choose_backend(spec, config, signals)
-    starting_point(spec, signals.ids[:1], config)  # a bad init is refused before anything is written
+    started_from = _try(signals, spec, config)  # what cannot be fitted is refused before a file is written
     meta = {
         "recipe": recipe,
-        "config": {**config.result_json(), "backend": chosen},
+        "config": {**config.result_json(), **_settled(spec, config, chosen)},
         "signal": signals.describe(),
         "created_by": "neuralfields 0.1.0",
+        **started_from,
     }
     with StoreWriter(out, spec, meta, len(signals), config.shard) as writer:
         missing = writer.missing()
@@ -115,9 +118,16 @@ def with_overrides(config: FitConfig, overrides: dict) -> FitConfig:
 
 
 def choose_backend(spec: FieldSpec, config: FitConfig, signals: Signals) -> str:
-    """Name of the backend that will run this work. Raises ValueError when an explicit request cannot be met."""
+    """Name of the backend that will run this work.
+
+    Raises ValueError when an explicit request cannot be met, and when spec or config do not go with the signals.
+    """
     if signals.channels != spec.out_dim:
         raise ValueError(f"spec has out_dim={spec.out_dim}: expected {signals.channels}, the channels of the signals")
+    if config.loss not in signals.losses:
+        raise ValueError(f"loss={config.loss!r}: expected {' or '.join(signals.losses)}, which suit these signals")
+    if config.loss == "bce" and config.target_psnr > 0:
+        raise ValueError(f"target_psnr={config.target_psnr}: expected 0 with loss='bce', where raw outputs are logits")
     on_gpu = {"triton": step_triton.unsupported(spec, config)}
     on_cpu = {"native": step_native.unsupported(spec, config), "torch": step_torch.unsupported(spec, config)}
     # Without a GPU Triton's interpreter may be there, which is for tests: never what "auto" wants.
@@ -135,21 +145,36 @@ def _quality(store: FieldStore, known: set[str]) -> dict[str, np.ndarray]:
 
 
 def statistics(batches: Iterator[FieldBatch], quality: dict[str, np.ndarray], steps: np.ndarray) -> dict:
-    """Statistics of a finished population: quality, mean steps, standard deviation of every parameter tensor."""
+    """Statistics of a finished population: quality, how many diverged, mean steps, deviation of every tensor."""
     sums: dict[str, np.ndarray] = {}
+    broken = []
     for batch in batches:
+        broken.append(~batch.flat().isfinite().all(1).numpy())
         for name, value in batch.parameters.items():
             x = value.double().flatten()
             sums[name] = sums.get(name, np.zeros(3)) + np.array([x.numel(), x.sum().item(), x.square().sum().item()])
+    diverged = np.concatenate(broken) | ~np.isfinite(quality.get("psnr", np.zeros(len(steps))))
     std = {name: float(np.sqrt(max(0.0, s[2] / s[0] - (s[1] / s[0]) ** 2))) for name, s in sums.items()}
-    return {**summary(quality), "steps_mean": float(np.mean(steps)), "std": std}
+    return {**summary(quality), "diverged": int(diverged.sum()), "steps_mean": float(np.mean(steps)), "std": std}
 
 
-def _fit_part(signals: Signals, spec: FieldSpec, config: FitConfig, chosen: str, watch: "Watch") -> FitResult:
+def _settled(spec: FieldSpec, config: FitConfig, chosen: str) -> dict:
+    """What "auto" came to, so that a fit cannot go on in another way on another machine."""
+    return {"backend": chosen, **({"precision": halves_tiles.precision(spec, config)} if chosen == "triton" else {})}
+
+
+def _try(signals: Signals, spec: FieldSpec, config: FitConfig) -> dict:
+    """Prepare the first field, raising what would be raised later; what it starts from, where that is in a store."""
+    start = _task(signals.select(slice(0, 1)), spec, config).start.to(torch.float32).flat()
+    stored = config.init not in ("shared", "random")
+    return {"init_sha256": hashlib.sha256(start.numpy().tobytes()).hexdigest()} if stored else {}
+
+
+def _task(signals: Signals, spec: FieldSpec, config: FitConfig) -> StepTask:
     dtype = getattr(torch, config.dtype)
     points = signals.points(spec)
     coords = points.coords.to(dtype)
-    task = StepTask(
+    return StepTask(
         start=starting_point(spec, signals.ids, config).to(dtype),
         encoded=(coords if spec.trained_encoding else encode(spec, coords)).contiguous(),
         targets=points.targets.to(dtype),
@@ -159,6 +184,10 @@ def _fit_part(signals: Signals, spec: FieldSpec, config: FitConfig, chosen: str,
         lr=learning_rates(config),
         **(_surface(points, config, dtype) if config.needs_gradient else {}),
     )
+
+
+def _fit_part(signals: Signals, spec: FieldSpec, config: FitConfig, chosen: str, watch: "Watch") -> FitResult:
+    task = _task(signals, spec, config)
     run = {"native": step_native.run, "triton": step_triton.run, "torch": step_torch.run, "tcnn": step_tcnn.run}[chosen]
     with torch_threads(config.threads):
         result: StepResult = run(task, watch.update)
@@ -168,12 +197,12 @@ def _fit_part(signals: Signals, spec: FieldSpec, config: FitConfig, chosen: str,
 
 def _surface(points: Points, config: FitConfig, dtype: torch.dtype) -> dict:
     """What losses of the gradient need. Raises ValueError for signals that do not have it."""
-    if points.coords.ndim != 3:
+    if not math.isfinite(points.bound):
         raise ValueError(
             f"eikonal={config.eikonal}, normals={config.normals}: expected 0 for signals without distances"
         )
     if config.normals > 0 and points.normals is None:
-        raise ValueError(f"normals={config.normals}: the pools hold no points on the surface; expected 0")
+        raise ValueError(f"normals={config.normals}: no normals are known where the surface is; expected 0")
     normals = None if points.normals is None else points.normals.to(dtype)
     return {"coords": points.coords.to(dtype), "normals": normals, "bound": points.bound}
 
@@ -185,7 +214,10 @@ def starting_point(spec: FieldSpec, ids: np.ndarray, config: FitConfig) -> Field
     path, _, position = config.init.partition("#")
     if not Path(path).exists():
         raise ValueError(f"init={config.init!r}: expected shared, random or the path of a store")
-    return inits.from_field(open_store(path)[int(position or 0)], spec, len(ids))
+    store = open_store(path)
+    if not (position or "0").isdecimal() or int(position or 0) >= len(store):
+        raise ValueError(f"init={config.init!r}: expected a field of that store, #0 to #{len(store) - 1}")
+    return inits.from_field(store[int(position or 0)], spec, len(ids))
 
 
 def _rows(signals: Signals, result: FitResult, config: FitConfig) -> dict[str, list]:

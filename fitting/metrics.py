@@ -23,16 +23,14 @@ def psnr(fields: FieldBatch, coords: Tensor, values: Tensor) -> Tensor:
 
 
 def summary(quality: dict[str, np.ndarray]) -> dict[str, float]:
-    """Mean, median and 5th percentile of every figure over its finite entries, and how many fields have others.
+    """Mean, median and 5th percentile of every figure over its finite entries.
 
-    quality: name -> (N,), such as psnr -> psnr_mean, psnr_median, psnr_p5 and diverged.
+    quality: name -> (N,), such as psnr -> psnr_mean, psnr_median and psnr_p5.
     """
     figures: dict[str, float] = {}
-    diverged = np.zeros(len(next(iter(quality.values()), ())), bool)
     for name, values in quality.items():
         finite = values[np.isfinite(values)]
-        diverged |= ~np.isfinite(values)
         figures[f"{name}_mean"] = float(finite.mean(dtype=np.float64)) if finite.size else float("nan")
         figures[f"{name}_median"] = float(np.median(finite)) if finite.size else float("nan")
         figures[f"{name}_p5"] = float(np.percentile(finite, 5)) if finite.size else float("nan")
-    return {**figures, "diverged": int(diverged.sum())}
+    return figures

@@ -134,9 +134,11 @@ class ViewRun:
         losses = (errors * kept).sum(1) / kept.sum(1)
         self.optimizer.param_groups[0]["lr"] = config.rate(step)
         self.optimizer.zero_grad(set_to_none=True)
-        if losses.requires_grad:  # no ray met a live sample: nothing to learn from
+        if losses.requires_grad:
             losses.sum().backward()
-            self.optimizer.step()
+        for value in self.parameters.values():  # no ray met a live sample: moments fade as they do beside other scenes
+            value.grad = torch.zeros_like(value) if value.grad is None else value.grad
+        self.optimizer.step()
         if step % config.curve_every == 0:
             self.curves[:, step // config.curve_every] = losses.detach()
         self.step += 1

@@ -69,6 +69,8 @@ def fit_views(
             result = FitResult(run.fields, quality, steps, run.curves.numpy(), "torch")
             log_shard(out, shard, result, time.perf_counter() - started)
             watch.base += len(part)
+        for left in out.glob("checkpoint-*.safetensors*"):  # of a batch whose fit was killed when it had been written
+            left.unlink()
         if not writer.complete:
             written = open_store(out)
             judged = {name: written.column(name) for name in QUALITY}

@@ -110,6 +110,8 @@ def from_field(fields: FieldBatch, spec: FieldSpec, count: int) -> FieldBatch:
     """Start `count` fields from one stored field. Raises ValueError when it is not exactly one of the same spec."""
     if len(fields) != 1:
         raise ValueError(f"fields has {len(fields)} fields: expected 1 to start from")
-    if fields.spec.shapes != spec.shapes:
-        raise ValueError(f"init field is {fields.spec.describe()}: expected {spec.describe()}")
+    if fields.spec != spec:
+        pairs = ((name, value, getattr(spec, name)) for name, value in vars(fields.spec).items())
+        different = ", ".join(f"{name}={theirs!r}: expected {ours!r}" for name, theirs, ours in pairs if theirs != ours)
+        raise ValueError(f"init field has {different}")
     return FieldBatch(spec, {n: v.expand(count, *v.shape[1:]).clone() for n, v in fields.parameters.items()})

@@ -96,7 +96,10 @@ def run(task: StepTask, on_progress: OnProgress | None = None) -> StepResult:
 def _devices() -> list[torch.device]:
     if _interpreted():
         return [torch.device("cpu")]
-    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    # Tiles are chosen for the first one's architecture: devices of another take no part.
+    like = torch.cuda.get_device_capability(0)
+    indices = [i for i in range(torch.cuda.device_count()) if torch.cuda.get_device_capability(i) == like]
+    return [torch.device("cuda", index) for index in indices]
 
 
 def _part_size(task: StepTask, lanes: int) -> int:

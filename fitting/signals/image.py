@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fitting.config import Loss
 from fitting.metrics import psnr
 from fitting.signals.image_arrays import RawImages, as_labels, as_pixels, check_range, number_names, resize_all, to_grey
 from fitting.signals.image_files import SPLITS, find_idx, is_idx, read_idx, read_npz
@@ -129,6 +130,11 @@ class ImageSignals:
     def coords(self, spec: FieldSpec) -> Tensor:
         """Return the coordinates of the pixels in the spec's convention, in [-1, 1]: (H * W, 2), rows first."""
         return image_coords(spec, self.shape)
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """Those of values."""
+        return "mse", "l1"
 
     def targets(self, spec: FieldSpec, positions: Positions = slice(None)) -> Tensor:
         """Return what the raw outputs of fields have to be, (value - offset) / scale: (n, H * W, C) float32.

@@ -133,7 +133,13 @@ def _from_index(index: Path) -> Iterator[tuple[Path, str | None]]:
         if missing:
             raise ValueError(f"{index}: no column {', '.join(sorted(missing))}; expected class and file")
         for row in rows:
-            yield index.parent / row["class"] / row["file"], row["class"]
+            kind, name = row["class"] or "", row["file"] or ""
+            path = Path(kind) / name
+            if not kind or not name or path.is_absolute() or ".." in path.parts:
+                raise ValueError(
+                    f"{index}: line {rows.line_num} has class={kind!r}, file={name!r}: expected a file below the folder"
+                )
+            yield index.parent / path, kind
 
 
 def _read_cloud(data: bytes, suffix: str) -> Geometry:
@@ -159,7 +165,7 @@ def _read_mesh(data: bytes, suffix: str) -> Geometry:
         if not parts:
             raise _Refused("holds no faces and no points")
         loaded = trimesh.util.concatenate(parts)
-    vertices = np.asarray(loaded.vertices, np.float64).reshape(-1, 3)
+    vertices = np.asarray(loaded.vertices, np.float64).reshape(-1, 3)  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
         return _geometry(vertices, np.asarray(loaded.faces, np.int64), None)
     raw = loaded.metadata.get("_ply_raw", {})

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from fitting.config import Loss
 from fitting.shape_metrics import compare, iou
 from fitting.signals.mesh_files import find_files
 from fitting.signals.shape_cache import Prepared, default_cache, prepare
@@ -24,6 +25,13 @@ from neuralfields.render.isosurface import isosurface
 from neuralfields.spec import FieldSpec
 
 Signal = Literal["sdf", "occupancy", "udf", "tsdf"]
+# What each can be fitted with: distances are values, the other two are sides, whose raw outputs are logits.
+LOSSES: dict[Signal, tuple[Loss, ...]] = {
+    "sdf": ("mse", "l1"),
+    "occupancy": ("bce",),
+    "udf": ("mse", "l1"),
+    "tsdf": ("bce",),
+}
 CHAMFER_RESOLUTION = 128  # cells along the box at which fields become meshes to be measured
 SURFACE_FIGURES = ("chamfer_l1", "f_score", "normal_consistency")
 CHAMFER_SAMPLES = 30_000  # points on each of the two surfaces
@@ -76,6 +84,11 @@ class ShapeSignals:
         return 1
 
     @property
+    def losses(self) -> tuple[Loss, ...]:
+        """Those of distances or those of logits."""
+        return LOSSES[self.kind]
+
+    @property
     def level(self) -> float:
         """Value of the fields on the surface."""
         return UDF_LEVEL if self.kind == "udf" else 0.0
@@ -102,7 +115,9 @@ class ShapeSignals:
         else:
             away = np.abs(distance) if self.kind == "udf" else distance
             targets = normalise(spec, torch.from_numpy(np.clip(away, -self.truncate, self.truncate)))
-        normals = torch.from_numpy(np.stack([pool.normals for pool in pools])) if self.pool.surface else None
+        # An unsigned distance has no slope where the surface is.
+        known = self.pool.surface > 0 and self.kind != "udf"
+        normals = torch.from_numpy(np.stack([pool.normals for pool in pools])) if known else None
         bound = self.truncate / abs(spec.scale[0]) if self.kind in ("sdf", "udf") else math.inf
         coords = torch.from_numpy(np.stack([pool.points for pool in pools]))
         return Points(coords, targets, normals=normals, bound=bound)
@@ -114,7 +129,7 @@ class ShapeSignals:
         iou: of the insides on T uniform points of the box that no pool holds (not for udf); chamfer_l1, f_score,
         normal_consistency: of the field's surface, extracted at 128 cells along the box, and the shape's, from 30,000
         points on each, in units of the box whose side is 2 (`shape_metrics.compare`). NaN where the field has no
-        surface; no normal_consistency where one of the shapes is a cloud.
+        surface; normal_consistency is NaN of a cloud.
         """
         columns: dict[str, np.ndarray] = {}
         fields = fields.to(torch.float32)
@@ -125,9 +140,7 @@ class ShapeSignals:
             compare(mesh, shape.geometry(), CHAMFER_SAMPLES) if len(mesh.faces) else {}
             for mesh, shape in zip(meshes, self.shapes, strict=True)
         ]
-        # The normals of a cloud's samples are not known: without a figure for some, there is none for any.
-        names = SURFACE_FIGURES[: 3 if all(shape.report.faces for shape in self.shapes) else 2]
-        return columns | {name: np.array([row.get(name, np.nan) for row in found]) for name in names}
+        return columns | {name: np.array([row.get(name, np.nan) for row in found]) for name in SURFACE_FIGURES}
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return group, and closed, whether the mesh is so."""
@@ -143,7 +156,7 @@ class ShapeSignals:
             "pool": self.pool.to_json(),
             "source": self.source,
             "classes": None if self.classes is None else list(self.classes),
-            "shapes": {shape.name: shape.to_json() for shape in self.shapes},
+            "shapes": {shape.name: {**shape.to_json(), "sha256": shape.digest} for shape in self.shapes},
             "failures": [list(failure) for failure in self.failures],
         }
 
@@ -200,7 +213,7 @@ def load(
     ids = np.array(rows, np.uint32)
     group = np.array([int(name[:8], 16) for name in groups([shape.signature for shape in shapes])], np.uint32)
     return ShapeSignals(
-        tuple(shapes), labels, ids, group, signal, pool, truncate, str(source), classes, tuple(failures)
+        tuple(shapes), labels, ids, group, signal, pool, truncate, Path(source).resolve().name, classes, tuple(failures)
     )
 
 

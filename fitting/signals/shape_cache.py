@@ -25,14 +25,14 @@ from fitting.signals.shape_pool import Pool, PoolConfig, check_points, draw_pool
 class Prepared:
     """One shape: where it came from, what was found, and where its pool lies.
 
-    name: for people; path: source file; cached: file of the pool; key: source of the pool's randomness; transform:
-    from the file's units to the box; report, sign: the mesh and its inside; signature: what copies share.
+    name: for people; path: source file; cached: file of the pool; digest: sha256 of the source; transform: from the
+    file's units to the box; report, sign: the mesh and its inside; signature: what copies share.
     """
 
     name: str
     path: Path
     cached: Path
-    key: int
+    digest: str
     transform: Transform
     report: MeshReport
     sign: SignReport
@@ -45,8 +45,15 @@ class Prepared:
         return Pool(**{**tensors, "inside": tensors["inside"].astype(bool)})
 
     def geometry(self) -> Geometry:
-        """Return the cleaned and normalised geometry, read from its source again."""
+        """Return the cleaned and normalised geometry, read again. Raises ValueError when its source has changed."""
+        if _digest(self.path) != self.digest:
+            raise ValueError(f"{self.path.name} has changed since its points were drawn: expected the same file")
         return _load(self.path)[0]
+
+    @property
+    def key(self) -> int:
+        """Source of the pool's randomness."""
+        return int(self.digest[:8], 16)
 
     def warning(self) -> str | None:
         """One line when the inside is not beyond doubt, else None."""
@@ -85,20 +92,23 @@ def prepare(path: Path, name: str, pool: PoolConfig, cache: Path, needs_inside: 
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path.name}: no such file")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = _digest(path)
     cached = cache / f"{digest[:32]}-{pool.fingerprint()}.safetensors"
-    key = int(digest[:8], 16)
-    found = _read(path, name, cached, key)
+    found = _read(path, name, cached, digest)
     if found is not None and not (needs_inside and found.sign.rule == "none"):
         return found
     geometry, report, transform = _load(path)
     if needs_inside:
         require_inside(geometry, report)
     shape = ShapeDistance(geometry, report)
-    sign = shape.sign_report(check_points(pool, key))
-    result = Prepared(name, path, cached, key, transform, report, sign, signature(geometry))
-    _write(result, draw_pool(shape, pool, key))
+    sign = shape.sign_report(check_points(pool, int(digest[:8], 16)))
+    result = Prepared(name, path, cached, digest, transform, report, sign, signature(geometry))
+    _write(result, draw_pool(shape, pool, result.key))
     return result
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _load(path: Path) -> tuple[Geometry, MeshReport, Transform]:
@@ -107,7 +117,7 @@ def _load(path: Path) -> tuple[Geometry, MeshReport, Transform]:
     return normalised, report, transform
 
 
-def _read(path: Path, name: str, cached: Path, key: int) -> Prepared | None:
+def _read(path: Path, name: str, cached: Path, digest: str) -> Prepared | None:
     """The shape as cached, or None where it is not, or not whole."""
     if not cached.is_file():
         return None
@@ -119,7 +129,7 @@ def _read(path: Path, name: str, cached: Path, key: int) -> Prepared | None:
     transform = Transform(facts["transform"]["scale"], tuple(facts["transform"]["offset"]))
     report = MeshReport(**{**facts["mesh"], "volume": _or_nan(facts["mesh"]["volume"])})
     sign = SignReport(**{**facts["sign"], "disagree": _or_nan(facts["sign"]["disagree"])})
-    return Prepared(name, path, cached, key, transform, report, sign, np.array(facts["signature"]))
+    return Prepared(name, path, cached, digest, transform, report, sign, np.array(facts["signature"]))
 
 
 def _write(shape: Prepared, pool: Pool) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from fitting.config import Loss
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
 
@@ -45,6 +46,11 @@ class Signals(Protocol):
     @property
     def channels(self) -> int:
         """Number of values per point."""
+        ...
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """Losses under which the values of fitted fields are the signals': "bce" where raw outputs are logits."""
         ...
 
     def __len__(self) -> int: ...

@@ -54,6 +54,12 @@ def test_bad_requests_are_one_line(nf, store: Path, images_file: Path, tmp_path:
     nf("train", "classify", store, "--out", out, "--model", "oracle").assert_refused("oracle", "mlp")
     nf("train", "classify", store, "--out", out, "--epochs", 0).assert_refused("epochs=0")
     nf("train", "classify", store, "--out", out, "--threads", -1).assert_refused("threads=-1")
+    words = ("--model", "orbit", "--normalise", "per_layer")
+    nf("train", "classify", store, "--out", out, *words).assert_refused(
+        "normalise='per_layer'", "orbit reads the fields"
+    )
+    words = ("--patience", 3, "--val-fraction", 0)
+    nf("train", "classify", store, "--out", out, *words).assert_refused("patience=3", "fields to validate on")
     nf("predict", tmp_path / "absent", store).assert_refused("absent")
     assert nf("train", "classify", store, "--out", out, *TRAIN).code == 0
     other = tmp_path / "other"

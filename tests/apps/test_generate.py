@@ -99,6 +99,18 @@ def test_labels_guidance_and_seeds_are_taken(nf, generator_folder: Path, tmp_pat
     assert open_store(tmp_path / "c").labels.tolist() == [-1] * 4
 
 
+def test_a_store_of_other_classes_is_not_the_same(nf, generator_folder: Path, store: Path, tmp_path: Path):
+    out = tmp_path / "new"
+    words = ("generate", generator_folder, "--count", 6, "--steps", 2, "--out", out, "--threads", 1)
+    assert nf(*words).code == 0
+    before = files(out)
+    for more in (("--label", 1), ("--label", 1, 0), ("--any-class",)):
+        refused = nf(*words, *more)
+        assert refused.code == 2
+        assert "holds another population: meta.generated.per_class" in refused.err
+    assert files(out) == before
+
+
 def test_latents_are_generated_decoded_and_sampled_by_density(nf, store: Path, tmp_path: Path):
     embed(open_store(store), EmbedConfig(model=EMBED, epochs=1, batch=8), tmp_path / "e")  # type: ignore[arg-type]
     words = ("--latents", tmp_path / "e", "--out", tmp_path / "g", *QUICK, "--json")

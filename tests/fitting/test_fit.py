@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 
 import neuralfields as nf
 from fitting import FitConfig, fit, fit_batch, images
+from fitting.fit import statistics
 from neuralfields import HashField, HashGrid
 from neuralfields.evaluate import evaluate
 from neuralfields.kernels import evaluate_tcnn
@@ -138,6 +140,50 @@ def test_starting_from_a_stored_field(digits, tmp_path):
     start = f"{tmp_path / 'first'}#1"
     result = fit_batch(digits.select(slice(1, 2)), SPEC, steps=1, lr=1e-9, init=start, backend="torch")
     torch.testing.assert_close(result.fields.flat(), store[1].flat(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [("#2", "expected a field of that store, #0 to #1"), ("#one", "expected a field of that store, #0 to #1")],
+)
+def test_a_start_that_its_store_does_not_have_is_refused(digits, tmp_path, field, words):
+    fit(digits.select(slice(0, 2)), SPEC, steps=1, out=tmp_path / "first")
+    with pytest.raises(ValueError, match=words):
+        fit_batch(digits, SPEC, steps=1, init=f"{tmp_path / 'first'}{field}")
+
+
+def test_a_fit_does_not_go_on_from_another_start(digits, tmp_path):
+    first, out = tmp_path / "first", tmp_path / "out"
+    for seed in (0, 1):
+        fit(digits.select(slice(0, 1)), SPEC, steps=1, seed=seed, out=first)
+        if seed == 0:
+            fit(digits, SPEC, steps=1, init=f"{first}#0", out=out)
+            shutil.rmtree(first)
+    with pytest.raises(ValueError, match="init_sha256"):
+        fit(digits, SPEC, steps=1, init=f"{first}#0", out=out)
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings"), [(nf.SIREN(3, 1), {}), (SPEC, {"eikonal": 0.1}), (SPEC, {"loss": "bce"})], ids=str
+)
+def test_what_is_refused_leaves_no_store_behind(digits, tmp_path, spec, settings):
+    with pytest.raises(ValueError, match="expected"):
+        fit(digits, spec, steps=1, out=tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_are_fitted_by_losses_of_values(digits):
+    with pytest.raises(ValueError, match="loss='bce': expected mse or l1"):
+        fit_batch(digits, SPEC, steps=1, loss="bce")
+
+
+def test_fields_with_broken_weights_are_counted(digits, tmp_path):
+    store = fit(digits.select(slice(0, 3)), SPEC, steps=2, lr=1e38, backend="torch", out=tmp_path)
+    assert store.statistics["diverged"] == np.isnan(store.column("psnr")).sum() > 0
+    figures = {"psnr_heldout": np.array([30.0, 31.0]), "ssim_heldout": np.full(2, np.nan)}
+    assert statistics(iter([store[0:2]]), figures, np.ones(2))["diverged"] == 2
+    healthy = fit(digits.select(slice(0, 2)), SPEC, steps=1, out=tmp_path / "healthy")
+    assert statistics(iter([healthy[0:2]]), figures, np.ones(2))["diverged"] == 0
 
 
 def test_a_backend_that_cannot_run_the_work_is_refused(digits):

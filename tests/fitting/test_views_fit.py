@@ -1,6 +1,7 @@
 """The laws of fitting radiance fields: independence of batch and restart, and views that really come out."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,33 @@ def test_a_scene_alone_equals_the_scene_in_a_batch(balls):
     torch.testing.assert_close(together.fields[2].flat(), alone.fields.flat(), rtol=1e-3, atol=1e-4)
     assert together.grid is not None
     assert 0.1 < together.grid.mask.float().mean() < 0.9, "the grid took part"
+
+
+def test_a_scene_that_no_ray_meets_steps_as_it_does_alone(balls):
+    config = replace(TINY, grid_every=100)
+    together, alone = start(balls, config), start(balls.select(slice(2, 3)), config)
+    for run in (together, alone):
+        run.advance()
+        assert run.grid is not None
+        run.grid.mask[-1] = False
+        for _ in range(2):
+            run.advance()
+    torch.testing.assert_close(together.fields[2].flat(), alone.fields.flat(), rtol=1e-4, atol=1e-6)
+
+
+def test_checkpoints_of_written_batches_do_not_stay(balls, tmp_path):
+    left = [tmp_path / "checkpoint-00000.safetensors", tmp_path / "checkpoint-00000.safetensors.tmp"]
+
+    def killed_after_the_first_batch(done) -> None:
+        if (tmp_path / "index-00000.parquet").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_views(balls, SPEC, TINY, out=tmp_path, batch=2, progress=killed_after_the_first_batch)
+    for path in left:
+        path.write_bytes(b"")
+    fit_views(balls, SPEC, TINY, out=tmp_path, batch=2)
+    assert not list(tmp_path.glob("checkpoint*"))
 
 
 def test_a_stopped_fit_ends_byte_for_byte_as_one_that_was_not(balls, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Inits: each formula's bound and spread, and draws that depend on the field's id alone."""
 
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,8 +100,11 @@ def test_starting_from_a_field() -> None:
     assert torch.equal(many.flat(), one.flat().expand(5, -1))
     with pytest.raises(ValueError, match="fields has 5 fields: expected 1"):
         inits.from_field(many, SINE, 2)
-    with pytest.raises(ValueError, match=r"init field is sine 3-24-16-2.*: expected sine 3-8-2"):
-        inits.from_field(one, SIREN(3, 2, hidden=(8,)), 2)
+    for change in ({"hidden": (8,)}, {"activation": "relu"}, {"w0_hidden": 7.0}, {"axes": "xy"}):
+        ((name, wanted),) = change.items()
+        words = re.escape(f"init field has {name}={getattr(SINE, name)!r}: expected {wanted!r}")
+        with pytest.raises(ValueError, match=words):
+            inits.from_field(one, replace(SINE, **change), 2)
     assert isinstance(many, FieldBatch)
 
 

@@ -297,6 +297,13 @@ def test_a_folder_without_shapes_is_refused(inside, tmp_path):
         find_files(tmp_path)
 
 
+@pytest.mark.parametrize("row", ["chair", "chair,", ",a.off", "chair,/tmp/a.off", "..,a.off", "chair,../../a.off"])
+def test_a_row_of_an_index_that_names_no_file_below_the_folder_is_refused(row, tmp_path):
+    write(tmp_path / "index.csv", f"class,file\nchair,1.off\n{row}\n")
+    with pytest.raises(ValueError, match=r"index\.csv: line 3 has class=.*: expected a file below the folder"):
+        listing(tmp_path)
+
+
 def test_an_index_without_rows_is_refused(tmp_path):
     write(tmp_path / "index.csv", "class,file\n")
     with pytest.raises(ValueError, match="no shape files"):

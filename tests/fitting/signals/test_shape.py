@@ -110,6 +110,37 @@ def test_targets_are_what_the_kind_says(signals):
     assert 0 <= soft.min() <= soft.max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["sdf", "occupancy", "udf", "tsdf"])
+def test_a_loss_of_values_is_not_one_of_logits(signals, kind):
+    wrong, words = ("mse", "expected bce") if kind in ("occupancy", "tsdf") else ("bce", "expected mse or l1")
+    with pytest.raises(ValueError, match=f"loss='{wrong}': {words}"):
+        fit_batch(replace(signals, kind=kind), SPEC, replace(CONFIG, steps=1, loss=wrong))
+    if kind in ("occupancy", "tsdf"):
+        with pytest.raises(ValueError, match="target_psnr=30: expected 0 with loss='bce'"):
+            fit_batch(replace(signals, kind=kind), SPEC, replace(CONFIG, steps=1, loss="bce", target_psnr=30))
+
+
+def test_a_shape_that_changed_since_its_points_were_drawn_is_refused(tmp_path):
+    path = tmp_path / "ball.ply"
+    trimesh.creation.icosphere(subdivisions=2).export(path)
+    found = shapes.load(path, pool=POOL, cache=tmp_path / "cache")
+    assert found.source == "ball.ply"
+    assert len(found.shapes[0].geometry().faces) == 320
+    trimesh.creation.box().export(path)
+    with pytest.raises(ValueError, match=r"ball\.ply has changed since its points were drawn"):
+        found.shapes[0].geometry()
+
+
+def test_columns_do_not_depend_on_how_a_population_is_cut(folder, tmp_path):
+    found = shapes.load(folder, signal="udf", pool=POOL, cache=tmp_path / "cache")
+    meshes = np.array([bool(shape.report.faces) for shape in found.shapes])
+    assert 0 < meshes.sum() < len(found)
+    store = fit(found, SPEC, replace(CONFIG, steps=60, shard=1), out=tmp_path / "store")
+    assert np.isnan(store.column("normal_consistency"))[~meshes].all()
+    assert np.isfinite(store.column("normal_consistency"))[meshes].any()
+    assert store.statistics["diverged"] == 0
+
+
 def test_a_fitted_population_stands_for_its_shapes(signals, tmp_path):
     store = fit(signals, SPEC, CONFIG, out=tmp_path / "store")
     assert store.column("iou").min() > 0.9
@@ -152,5 +183,10 @@ def test_losses_of_the_gradient_are_refused_where_they_mean_nothing(signals):
         fit_batch(signals, SPEC, replace(CONFIG, steps=1, backend="native", eikonal=0.1))
     from fitting import images
 
+    sides = replace(signals, kind="occupancy")
+    with pytest.raises(ValueError, match=r"eikonal=0\.1, normals=0\.0: expected 0 for signals without distances"):
+        fit_batch(sides, replace(SPEC, scale=(1.0,)), replace(CONFIG, steps=1, loss="bce", eikonal=0.1))
+    with pytest.raises(ValueError, match=r"normals=0\.1: no normals are known"):
+        fit_batch(replace(signals, kind="udf"), SPEC, replace(CONFIG, steps=1, normals=0.1))
     with pytest.raises(ValueError, match="expected 0 for signals without distances"):
         fit_batch(images.load("digits", limit=2), SIREN(2, 1), FitConfig(steps=1, eikonal=0.1))
