@@ -215,6 +215,24 @@ def with_columns(part: Part, columns: dict[str, np.ndarray]) -> Part:
     return replace(part, columns={**part.columns, **filled})
 
 
+def grown_rows(before: Part, after: Part) -> np.ndarray:
+    """Rows (n,) at which the fields of a part stand once it has grown: others may have landed before them."""
+    ids, now = before.columns["id"], after.columns["id"]
+    if np.array_equal(now[: len(ids)], ids):
+        return np.arange(len(ids))
+    order = np.argsort(now, kind="stable")
+    return order[np.searchsorted(now, ids, sorter=order)]
+
+
+def moved(columns: dict[str, np.ndarray], rows: np.ndarray, part: Part) -> dict[str, np.ndarray]:
+    """Columns of floats or words, (n,), of the fields that stand at rows (n,) of a part; NaN or "" for the others."""
+    filled = {}
+    for name, values in columns.items():
+        filled[name] = np.full(len(part), np.nan if values.dtype.kind == "f" else "", values.dtype)
+        filled[name][rows] = values
+    return filled
+
+
 def of_batch(name: str, fields: "FieldBatch", columns: dict[str, np.ndarray], like: Part) -> Part:
     """Fields that were made while looking, shown as those of another part are: its meta tells size and level."""
     count = len(fields)

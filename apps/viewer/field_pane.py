@@ -9,6 +9,7 @@ from apps.viewer.alteration import Alteration, Named
 from apps.viewer.changes import Changes
 from apps.viewer.collection import Part
 from apps.viewer.jobs import Job
+from apps.viewer.markdown import plain, shell
 from apps.viewer.network_fields import NetworkFields
 from apps.viewer.pane import Pane
 from apps.viewer.prediction_folder import Prediction
@@ -111,14 +112,14 @@ def facts(part: Part, row: int, label: str) -> str:
     """A table of what the index says of a field, as markdown."""
     lines = ["| | |", "|:--|--:|"]
     if label != "none":
-        lines.append(f"| class | {label} |")
+        lines.append(f"| class | {plain(label)} |")
     for name, values in part.columns.items():
         value = values[row]
         if name in NOT_FIGURES or value == "" or (isinstance(value, float | np.floating) and not np.isfinite(value)):
             continue
         shown = f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
         unit = " dB" if name == "psnr" else ""
-        lines.append(f"| {name.replace('_', ' ')} | {shown}{unit} |")
+        lines.append(f"| {plain(name.replace('_', ' '))} | {plain(shown)}{unit} |")
     return "\n".join(lines)
 
 
@@ -129,12 +130,12 @@ def recipe(part: Part) -> str:
         return "It was not fitted: its weights were made."
     names = ("steps", "lr", "loss", "batch", "optimizer", "schedule", "init", "dtype", "seed")
     lines = ["| | |", "|:--|--:|", f"| network | {part.spec.describe()} |"]
-    lines += [f"| {name} | {config[name]} |" for name in names if config.get(name) not in (None, "")]
+    lines += [f"| {name} | {plain(config[name])} |" for name in names if config.get(name) not in (None, "")]
     command = refit(part)
     return (
         "\n".join(lines)
-        + (f"\n\n```\n{command}\n```" if command else "")
-        + (f"\n\nSource: {signal['source']}" if signal.get("source") else "")
+        + (f"\n\n{shell(command)}" if command else "")
+        + (f"\n\nSource: {plain(signal['source'])}" if signal.get("source") else "")
     )
 
 

@@ -11,6 +11,7 @@ from apps.viewer.map_page import APART, LEGEND, MARGIN, MapPage, sentence
 from apps.viewer.map_picture import Frame
 from apps.viewer.map_strip import Near, Strip, draw_missing, draw_strip, find_near
 from apps.viewer.maps import WAITING
+from apps.viewer.markdown import plain
 from apps.viewer.page import FAINT
 from apps.viewer.pane import Pane
 from apps.viewer.projections import FlatMap, Progress, methods
@@ -49,7 +50,7 @@ class MapPane(Pane):
         self._no_near = ""
         self._space = gui.add_dropdown("Space", tuple(self._spaces))
         if notices:
-            gui.add_markdown("  \n".join(notices))
+            gui.add_markdown("  \n".join(map(plain, notices)))
         self._method = gui.add_dropdown("Method", tuple(methods()))
         for handle in (self._space, self._method):
             handle.on_update(lambda _: self.session.do("other map", self._other))

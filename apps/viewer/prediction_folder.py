@@ -8,6 +8,7 @@ import numpy as np
 from apps.viewer.alteration import Alteration, Last, Named
 from apps.viewer.collection import NO_LABEL
 from apps.viewer.long_work import LongWork
+from apps.viewer.markdown import plain
 from apps.viewer.network_fields import takes
 from apps.viewer.networks import Entry
 from apps.viewer.predictions import Found, bars, class_columns, percent, read, value_columns
@@ -50,13 +51,14 @@ class Prediction(Alteration):
 
     def _say(self, field: "FieldBatch", altered: list[Named]) -> None:
         one = self._entry
+        not_read = f"{plain(one.words)} does not read this field"
         part, row = self.session.collection.place(self.session.position)
         self._picture.visible = self._others.visible = False
         if field.spec != one.spec:
-            self._title.content = f"{one.words} does not read this field: it reads {one.spec.describe()}."
+            self._title.content = f"{not_read}: it reads {one.spec.describe()}."
             return
         if not field.flat().isfinite().all():
-            self._title.content = f"{one.words} does not read this field: some of its weights are NaN or infinite."
+            self._title.content = f"{not_read}: some of its weights are NaN or infinite."
             return
         with self.session.viewer.networks.using(one) as network:
             classes = () if one.task == "regress" else tuple(network.classes)
@@ -73,26 +75,26 @@ class Prediction(Alteration):
         lines = []
         for name, other in altered:
             if takes(one, other):
-                lines.append(f"{name}: {in_words(self.session.viewer.networks.predict(one, other)[0], classes)}")
+                read = in_words(self.session.viewer.networks.predict(one, other)[0], classes)
+                lines.append(f"{plain(name)}: {plain(read)}")
         self._others.content, self._others.visible = "  \n".join(lines), bool(lines)
 
     def _predict_all(self) -> Iterator[float]:
         session, one, found = self.session, self._entry, Found()
+        collection = session.collection  # fields may land while it is read
         networks = session.viewer.networks
-        yield from read(
-            session.collection, session.chosen, one.spec, lambda fields: networks.predict(one, fields), found
-        )
+        yield from read(collection, session.chosen, one.spec, lambda fields: networks.predict(one, fields), found)
         with networks.using(one) as network:
             more = {}
-            for part in session.collection.parts:
+            for part in collection.parts:
                 if part.name not in found:
                     continue
                 if one.task == "regress":
                     more[part.name] = value_columns(part, *found[part.name], network.target)
                 else:
                     more[part.name] = class_columns(part, *found[part.name], tuple(network.classes))
-        session.add_columns(more)
-        self._score.content, self._score.visible = f"{one.words}: {score(found, more)}", True
+        session.add_columns(more, collection)
+        self._score.content, self._score.visible = score(one.words, found, more), True
 
 
 def in_words(said: np.ndarray, classes: tuple[str, ...]) -> str:
@@ -104,23 +106,25 @@ def class_title(words: str, said: np.ndarray, classes: tuple[str, ...], label: i
     """What a classifier says of one field, as markdown."""
     chosen = int(said.argmax())
     verdict = "" if label == NO_LABEL else ", which is right" if chosen == label else ", which is wrong"
-    return f"{words} reads **{classes[chosen]}**{verdict}."
+    return f"{plain(words)} reads **{plain(classes[chosen])}**{verdict}."
 
 
 def value_title(words: str, said: float, target: str, truth: float) -> str:
     """What a regressor says of one field, as markdown."""
+    target, words = plain(target), plain(words)
     lines = ["| | |", "|:--|--:|", f"| {target} predicted by {words} | **{said:.4g}** |"]
     if np.isfinite(truth):
         lines += [f"| {target} | {truth:.4g} |", f"| error | {said - truth:+.3g} |"]
     return "\n".join(lines)
 
 
-def score(found: Found, more: dict[str, dict[str, np.ndarray]]) -> str:
-    """How good predictions are, in a sentence. found: of all parts; more: the columns made of them."""
+def score(words: str, found: Found, more: dict[str, dict[str, np.ndarray]]) -> str:
+    """How good the predictions of a network are, as markdown. words: what a person calls it; found: of all parts; more:
+    the columns made of them."""
     name = next((name for name in ("right", "error") for columns in more.values() if name in columns), "")
     figures = np.concatenate([columns[name] for columns in more.values()]) if name else np.zeros(0)
     known, count = figures[np.isfinite(figures)], sum(len(rows) for rows, _ in found.values())
     how = ""
     if len(known):
         how = f", {100 * known.mean():.2f} % right" if name == "right" else f", mean error {np.abs(known).mean():.3g}"
-    return f"{count:,} fields read{how}. The gallery can sort and filter by it."
+    return f"{plain(words)}: {count:,} fields read{how}. The gallery can sort and filter by it."

@@ -14,6 +14,7 @@ from apps.viewer.gallery import Gallery
 from apps.viewer.live import Live
 from apps.viewer.map_pane import MapPane
 from apps.viewer.maps import Maps
+from apps.viewer.markdown import plain
 from apps.viewer.networks import Networks
 from apps.viewer.pair_pane import PairPane
 from apps.viewer.pane import Pane
@@ -94,7 +95,7 @@ class Viewer:
         count = f"{len(self.store):,} field" + "s" * (len(self.store) != 1)
         if not self.store.complete:
             count = f"{len(self.store):,} of {self.store.num_planned:,} fields so far"
-        return f"**{self.store.path.name}** — {count}  \n{spec.describe()}"
+        return f"**{plain(self.store.path.name)}** — {count}  \n{spec.describe()}"
 
     def stop(self) -> None:
         """End every session and the server."""

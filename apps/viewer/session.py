@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from apps.viewer.collection import Collection, Part, Query, with_columns
+from apps.viewer.collection import Collection, Part, Query, grown_rows, moved, with_columns
 from apps.viewer.export_folder import ExportFolder
 from apps.viewer.jobs import Job, Jobs
 from apps.viewer.live import RunningFit
@@ -99,22 +99,29 @@ class Session:
         self.position = min(self.position, len(self.collection) - 1)
         self.find(self.query)
 
-    def add_columns(self, columns: dict[str, dict[str, np.ndarray]]) -> None:
-        """Say more of the fields of some parts, to this browser alone: name of a part -> columns, as with_columns."""
+    def add_columns(self, columns: dict[str, dict[str, np.ndarray]], of: Collection) -> None:
+        """Say more of the fields of some parts, to this browser alone: name of a part -> columns, of as many fields as
+        it has in the collection `of`, an earlier one."""
         with self._lock:
+            store = self.collection.parts[0]
+            own = moved(columns.get(store.name, {}), grown_rows(of.parts[0], store), store)
+            columns = {**columns, store.name: own}
             parts = [with_columns(part, columns.get(part.name, {})) for part in self.collection.parts]
             self.collection = Collection(parts)
-            self._own.update(columns.get(parts[0].name, {}))
+            self._own.update(own)
         self.find(self.query)
 
     def store_grew(self) -> None:
         """The store has more fields than before."""
         with self._lock:
-            grown = with_columns(self.viewer.part, self._own)
-            before = len(self.collection.parts[0])
-            self.collection = Collection([grown, *self.collection.parts[1:]])
-            if self.position >= before:  # a field that was made here stays the open one, and stands behind more now
-                self.position += len(grown) - before
+            part, (before, *made) = self.viewer.part, self.collection.parts
+            rows = grown_rows(before, part)
+            self._own = moved(self._own, rows, part)
+            self.collection = Collection([with_columns(part, self._own), *made])
+            if self.position < len(before):  # the open field stays the same one, wherever it stands now
+                self.position = int(rows[self.position])
+            else:
+                self.position += len(part) - len(before)
         self._headline.content = self.viewer.headline()
         self._running.update(self.viewer.store.complete)
         self.find(self.query)

@@ -7,6 +7,7 @@ import numpy as np
 
 from apps.viewer.field_pane import BLANK, FieldPane
 from apps.viewer.jobs import Job
+from apps.viewer.markdown import plain
 from apps.viewer.session import Session
 from apps.viewer.slice_plane import AXES, slice_plane
 from apps.viewer.stage import look
@@ -196,8 +197,8 @@ def told(fields: "list[tuple[str, FieldBatch]]", meshes: "list[Mesh]", level: fl
     lines = [f"level **{level:.4g}**, {cells} cells along the box"]
     for (name, _), mesh in zip(fields, meshes, strict=True):
         if not len(mesh.faces):
-            lines.append(f"{name}: no surface at this level")
+            lines.append(f"{plain(name)}: no surface at this level")
             continue
         closed = "watertight" if mesh.watertight else "not watertight"
-        lines.append(f"{name}: **{len(mesh.vertices):,}** vertices, {len(mesh.faces):,} faces, {closed}")
+        lines.append(f"{plain(name)}: **{len(mesh.vertices):,}** vertices, {len(mesh.faces):,} faces, {closed}")
     return "  \n".join(lines)

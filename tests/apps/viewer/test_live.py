@@ -2,7 +2,10 @@
 
 import sys
 import threading
+import time
 import urllib.request
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 from apps.viewer.collection import Collection, of_batch
 from apps.viewer.live import AT_ONCE, MeanCurve, reopened
+from apps.viewer.session import Session
 from neuralfields import SIREN, inits
 from neuralfields.store import open_store
 from neuralfields.store_writer import StoreWriter
@@ -126,6 +130,32 @@ def test_a_made_field_stays_open_while_the_store_grows(writer, serve, look, monk
     assert (part.name, row) == ("made", 1)
 
 
+@pytest.mark.parametrize("position", [0, 2, 4])
+def test_the_open_field_and_what_was_read_of_fields_follow_them_as_shards_land(writer, serve, monkeypatch, position):
+    monkeypatch.setattr("apps.viewer.server.POLL_S", 600.0)
+    write(writer, 1)
+    viewer = serve(open_store(writer.path))
+    start = Collection([viewer.part, of_batch("made", viewer.part.fields[0:2], {}, viewer.part)])
+    session: Any = MagicMock(viewer=viewer, collection=start, position=position, _own={})
+    name = start.name(position)
+    early = {"confidence": start.parts[0].column("id").astype(float), "prediction": np.array(["3", "4", "5"], object)}
+    Session.add_columns(session, {"store": early, "made": {"confidence": np.array([0.1, 0.2])}}, start)
+    for shard in (2, 0):
+        write(writer, shard)
+        assert viewer.live.look()
+        Session.store_grew(session)
+    now = session.collection
+    assert now.name(session.position).split(" · ")[1:] == name.split(" · ")[1:]
+    part, row = now.place(session.position)
+    assert (part.name, row) == (("store", 3 + position) if position < 3 else ("made", position - 3))
+    np.testing.assert_array_equal(now.parts[0].column("confidence"), [np.nan] * 3 + [3.0, 4.0, 5.0] + [np.nan] * 2)
+    assert now.parts[0].column("prediction").tolist() == ["", "", "", "3", "4", "5", "", ""]
+    late = {"error": np.arange(3.0)}  # read while the shards landed
+    Session.add_columns(session, {"store": late}, start)
+    np.testing.assert_array_equal(session.collection.column("error")[3:6], [0.0, 1.0, 2.0])
+    np.testing.assert_array_equal(session.collection.column("confidence")[-2:], [0.1, 0.2])
+
+
 def test_the_mean_curve_counts_each_field_once(writer):
     curve = MeanCurve()
     write(writer, 0, loss=1.0)
@@ -170,6 +200,44 @@ def test_a_browser_waits_and_sees_the_gallery_fill(chromium, tmp_path, monkeypat
         context.close()
         lobby.stop()
     until(lambda: not live_threads())
+
+
+def browser(number: int) -> Any:
+    """Stands in for one that looks at a lobby."""
+    client = MagicMock(client_id=number)
+    client.camera.image_height, client.camera.image_width = 300, 400
+    return client
+
+
+def said(client: Any) -> str:
+    """What the panel of a browser says last."""
+    return client.gui.add_markdown.call_args.args[0]
+
+
+def test_a_page_says_why_fields_cannot_be_shown_and_waits_no_longer(tmp_path):
+    pytest.importorskip("viser")
+    from apps.viewer.lobby import Lobby
+    from apps.viewer.server import ViewerConfig
+
+    folder = tmp_path / "<b>later</b>"
+    lobby, early, late = Lobby(folder, ViewerConfig(port=0), seconds=0.01), browser(1), browser(2)
+    try:
+        lobby._welcome(early)
+        assert "waiting for its first fields" in said(early)
+        with StoreWriter(folder, SIREN(4, 1, hidden=(4,)), {}, 2, 1) as writer:
+            time.sleep(0.1)
+            assert live_threads()  # a store without fields is waited for
+            writer.write(0, inits.initial(writer.spec, np.arange(1, dtype=np.uint32), "random", 0), {})
+            until(lambda: not live_threads())
+        lobby._welcome(late)
+        for client in (early, late):
+            assert "cannot show these fields" in said(client)
+            assert "expected fields of pictures, shapes or scenes" in said(client)
+            assert "<" not in said(client)
+        early.gui.add_markdown.return_value.remove.assert_called_once()
+        assert lobby.viewer is None
+    finally:
+        lobby.stop()
 
 
 @pytest.fixture
