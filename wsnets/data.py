@@ -193,7 +193,7 @@ def finite(population: Population) -> np.ndarray:
     for start in range(0, len(population), _ROWS_AT_ONCE):
         fields = population[np.arange(start, min(start + _ROWS_AT_ONCE, len(population)))]
         kept.append(torch.isfinite(fields.flat()).all(dim=1).numpy())
-    return np.flatnonzero(np.concatenate(kept))
+    return np.flatnonzero(np.concatenate(kept or [np.zeros(0, bool)]))
 
 
 class Rows:
@@ -209,6 +209,7 @@ class Rows:
         prepare: Callable[[FieldBatch], FieldBatch] | None = None,
     ) -> None:
         self.population, self.prepare = population, prepare or _as_they_are
+        self._ids = np.asarray(population.ids)
         size_mb = len(population) * population.spec.num_params * 4 / 2**20
         self.flat = None
         if 0 < size_mb <= memory_mb:
@@ -220,10 +221,12 @@ class Rows:
         return self.flat is not None
 
     def __getitem__(self, positions: Tensor) -> FieldBatch:
-        """Fields at positions (B,) int64."""
+        """Fields at positions (B,) int64. Raises ValueError naming the first whose weights are not all finite."""
         if self.flat is not None:
             return FieldBatch.from_flat(self.population.spec, self.flat[positions])
-        return self.prepare(self.population[positions.numpy()])
+        fields = self.population[positions.numpy()]
+        check_finite(fields, self._ids[positions.numpy()])
+        return self.prepare(fields)
 
 
 def _as_they_are(fields: FieldBatch) -> FieldBatch:

@@ -61,8 +61,13 @@ class Network(ABC):
         """From `about`: an untrained model, and the fields that the task adds to this class."""
 
     def prepare(self, fields: FieldBatch) -> FieldBatch:
-        """Fields as the model is to see them: checked, in single precision, aligned where that was asked for."""
+        """Fields as the model is to see them: checked, in single precision, aligned where that was asked for.
+
+        Raises ValueError for fields of another spec or with NaN, and for none at all.
+        """
         check_spec(fields.spec, self.spec)
+        if len(fields) == 0:
+            raise ValueError("fields is empty: expected at least one field")
         check_finite(fields, np.arange(len(fields)))
         fields = fields.to(torch.float32)
         return fields if self.aligner is None else self.aligner(fields)
@@ -83,7 +88,7 @@ class Network(ABC):
         return 4 * self.settings.fields_at_once or _READ_AT_ONCE
 
     def vectors(self, fields: FieldBatch) -> Tensor:
-        """Outputs (N, K) float32 on the CPU, piece by piece. Raises ValueError for fields of another spec or NaN."""
+        """Outputs (N, K) float32 on the CPU, piece by piece. Raises ValueError as `prepare`."""
         fields = self.prepare(fields)
         parts = [self.outputs(fields[start : start + self.at_once]) for start in range(0, len(fields), self.at_once)]
         return torch.cat([part.float().cpu() for part in parts])

@@ -61,15 +61,22 @@ class Processes:
             ) from error
 
 
-def join() -> Processes:
-    """Join the processes that torchrun started, by RANK and WORLD_SIZE, until this one ends; one alone otherwise."""
+def join(device: str = "auto") -> Processes:
+    """Join the processes that torchrun started, by RANK and WORLD_SIZE, until this one ends; one alone otherwise.
+
+    device: as in LoopConfig; unless it is "cpu", each process takes the GPU of its number on this machine, where there
+    are any. Raises ValueError where there are fewer than processes.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Processes()
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        gpus, here = 0 if device == "cpu" else torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if 0 < gpus < here:
+            raise ValueError(f"device={device!r}: expected cpu, or a GPU for each of {here} processes; {gpus} found")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
         atexit.register(leave)  # while Python runs: threads of the group release its tensors
-        if torch.cuda.is_available():
+        if gpus:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     return Processes(dist.get_rank(), world)
 

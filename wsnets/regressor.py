@@ -42,15 +42,20 @@ class Regressor(Network):
         return self.vectors(fields)[:, 0] * self.std + self.mean
 
     def evaluate(self, population: Population, targets: np.ndarray) -> dict[str, float]:
-        """Figures of `fit_figures` against targets (N,), batch by batch."""
+        """Figures of `fit_figures` against targets (N,), batch by batch. Raises ValueError as `predict`."""
         parts = [vectors[:, 0].numpy() * self.std + self.mean for vectors in self.read(population)]
-        return fit_figures(np.concatenate(parts), np.asarray(targets, np.float64))
+        return fit_figures(np.concatenate(parts or [np.zeros(0)]), np.asarray(targets, np.float64))
 
 
 def fit_figures(predicted: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """r2 = 1 - SSE / SST, mae, rmse and Kendall's rank correlation tau-b of predictions (N,) with targets (N,)."""
+    """r2 = 1 - SSE / SST, mae, rmse and Kendall's rank correlation tau-b of predictions (N,) with targets (N,).
+
+    Raises ValueError without any field.
+    """
     from scipy.stats import kendalltau
 
+    if len(targets) == 0:
+        raise ValueError("targets is empty: expected at least one field to evaluate on")
     error = predicted.astype(np.float64) - targets
     spread = float(np.square(targets - targets.mean()).sum())
     tau = float(np.asarray(kendalltau(predicted, targets)[0]))

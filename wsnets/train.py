@@ -103,14 +103,14 @@ def regress(
     Raises ValueError for a target that is no column of numbers, or is the same for all.
     """
     config = config or RegressConfig.tuned("mlp")
-    targets = column(population, config.target)
+    data.column(population, config.target)  # a wrong name is refused before all fields are read
     prepared = Prepared.of(population, config)
+    targets = column(population, config.target, np.concatenate([prepared.train.positions, prepared.val.positions]))
     task = RegressTask(prepared, config, targets)
     added = {"target": config.target, "mean": task.mean, "std": task.std}
     model = _build(population, config, 1)
-    return train_network(
-        Regressor, model, task, population, {"target": config.target}, added, Path(out), Watch(progress, step)
-    )
+    said = {"target": config.target, "target_sha256": hashlib.sha256(targets.tobytes()).hexdigest()}
+    return train_network(Regressor, model, task, population, said, added, Path(out), Watch(progress, step))
 
 
 def edit(
@@ -166,12 +166,14 @@ def picture_digest(images: Images, count: int) -> str:
     return digest.hexdigest()
 
 
-def column(population: Population, name: str) -> np.ndarray:
-    """A column of a population's index as numbers, (N,) float64. Raises ValueError for one that holds none."""
+def column(population: Population, name: str, used: np.ndarray | None = None) -> np.ndarray:
+    """A column of a population's index as numbers, (N,) float64. Raises ValueError unless those at the positions
+    `used` (None: all) are finite."""
     values = data.column(population, name)
-    if values.dtype.kind not in "fiu" or not np.isfinite(values.astype(np.float64)).all():
+    numbers = values.astype(np.float64) if values.dtype.kind in "fiu" else np.full(len(values), np.nan)
+    if not np.isfinite(numbers if used is None else numbers[used]).all():
         raise ValueError(f"target={name!r}: expected a column of finite numbers")
-    return values.astype(np.float64)
+    return numbers
 
 
 def _build(population: Population, config: FieldConfig, num_outputs: int) -> nn.Module:
@@ -194,7 +196,7 @@ def train_network(
     said: what else tells this run from others, JSON values; added: what the task adds to the class `kind`; whole_batch:
     the task needs its batches whole. Raises ValueError when `out` holds another run.
     """
-    config, prepared, processes = task.config, task.prepared, join()
+    config, prepared, processes = task.config, task.prepared, join(task.config.device)
     identity = {
         "config": config.to_json(),
         "spec": population.spec.to_json(),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsnets.data import STREAM_TEST, Rows, Subset, batches, class_names, held_out, split_test
+from wsnets.data import STREAM_TEST, Rows, Subset, batches, class_names, finite, held_out, split_test
 
 
 def test_a_split_is_by_item_and_survives_growth():
@@ -72,6 +72,22 @@ def test_a_field_that_is_not_finite_is_named_by_id(population):
     bad = replace(population.with_flat(flat), ids=population.ids + 1000)
     with pytest.raises(ValueError, match="field id 1017 has NaN"):
         list(batches(bad, 10))
+
+
+def test_a_streamed_field_that_is_not_finite_is_named_by_id(population):
+    flat = population.fields.flat().clone()
+    flat[17, 3] = float("inf")
+    rows = Rows(replace(population.with_flat(flat), ids=population.ids + 1000), 0)
+    assert len(rows[torch.tensor([16, 18])]) == 2
+    with pytest.raises(ValueError, match=r"field id 1017 has NaN or infinite weights \(1 such fields\)"):
+        rows[torch.tensor([200, 17])]
+
+
+def test_finite_fields_are_found_among_any_number(population):
+    flat = population.fields.flat().clone()
+    flat[[3, 17], 3] = float("nan")
+    assert np.array_equal(finite(population.with_flat(flat)), np.delete(np.arange(240), [3, 17]))
+    assert finite(Subset(population, np.zeros(0, np.int64))).shape == (0,)
 
 
 def test_class_names(population):

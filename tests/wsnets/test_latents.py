@@ -97,6 +97,9 @@ def test_refusals(embedding: Embedding, fields: FieldBatch, generator: Generator
         embedding.decode(torch.zeros(2, 8))
     with pytest.raises(ValueError, match=r"fields are .*: expected .*; hidden"):
         embedding.encode(random_fields(SIREN(2, 1, hidden=(6, 6)), 2, generator))
+    for read in (embedding.encode, embedding.vectors):
+        with pytest.raises(ValueError, match="fields is empty: expected at least one field"):
+            read(fields[:0])
     flat = fields.flat().clone()
     flat[3, 2] = np.nan
     with pytest.raises(ValueError, match="NaN or infinite weights"):

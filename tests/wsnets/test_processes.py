@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from wsnets.processes import Processes
+from wsnets.processes import Processes, join
 
 SCRIPT = """
 import atexit
@@ -86,6 +86,53 @@ def test_summed_gradients_step_a_parameter_of_any_memory_layout_alike(monkeypatc
         stepped.append(layer.weight.detach())
     assert not stepped[0].is_contiguous()
     assert torch.equal(*stepped)
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list:
+    """What the second of two processes of a machine does to join, where nothing is really joined."""
+    done: list = []
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.distributed.init_process_group", done.append)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("atexit.register", lambda _: None)
+    monkeypatch.setattr("torch.cuda.set_device", done.append)
+    return done
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "expected"),
+    [
+        (0, "auto", ["gloo"]),
+        (0, "cpu", ["gloo"]),
+        (1, "cpu", ["gloo"]),
+        (2, "cpu", ["gloo"]),
+        (2, "auto", ["cpu:gloo,cuda:nccl", 1]),
+        (3, "cuda", ["cpu:gloo,cuda:nccl", 1]),
+    ],
+)
+def test_each_process_takes_a_gpu_of_its_own_unless_none_is_asked_for(
+    count: int, device: str, expected: list, joined: list, monkeypatch: pytest.MonkeyPatch
+):
+    gpus(monkeypatch, count)
+    assert join(device) == Processes(1, 2)
+    assert joined == expected
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_more_processes_than_gpus_are_refused_before_any_waits_for_another(
+    device: str, joined: list, monkeypatch: pytest.MonkeyPatch
+):
+    gpus(monkeypatch, 1)
+    with pytest.raises(ValueError, match=f"device='{device}': expected cpu, or a GPU for each of 2 processes; 1 found"):
+        join(device)
+    assert joined == []
 
 
 def test_killing_one_process_ends_the_run_with_a_message(base: list[str], tmp_path: Path):

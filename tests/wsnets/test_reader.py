@@ -63,6 +63,13 @@ def test_fields_that_it_cannot_read(folder: Path, population):
         reader.evaluate(unlabelled)
 
 
+def test_no_fields_at_all(folder: Path, population):
+    with pytest.raises(ValueError, match="fields is empty: expected at least one field"):
+        Reader.load(folder).predict(population.fields[:0])
+    with pytest.raises(ValueError, match="labels is empty: expected at least one field to evaluate on"):
+        Reader.load(folder).evaluate(Subset(population, np.zeros(0, np.int64)))
+
+
 def test_folders_that_hold_no_reader(folder: Path, tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="holds no finished network"):
         Reader.load(tmp_path)

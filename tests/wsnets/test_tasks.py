@@ -11,7 +11,11 @@ from neuralfields import SIREN, FieldBatch, evaluate
 from neuralfields.inits import initial
 from wsnets import Editor, Embedder, Operation, Reader, Regressor, Subset, train
 from wsnets.augment import AugmentConfig
+from wsnets.features import flatten, weight_features
 from wsnets.models import MLPConfig
+from wsnets.models.orbit import OrbitConfig
+from wsnets.tasks.classify import ClassifyTask
+from wsnets.tasks.field_task import Prepared
 from wsnets.train import ClassifyConfig, ContrastConfig, EditConfig, RegressConfig
 
 SMALL = MLPConfig(hidden=(16,), p_dropout=0.0)
@@ -49,6 +53,71 @@ def test_regression_targets_that_cannot_be_read(indexed: Indexed, population, tm
         train.regress(population, RegressConfig(model=SMALL), tmp_path)
     with pytest.raises(ValueError, match="column='psnr': expected size"):
         train.regress(indexed, RegressConfig(model=SMALL), tmp_path)
+
+
+def test_bad_fields_need_no_target_when_they_are_left_out(population, tmp_path: Path):
+    flat = population.fields.flat().clone()
+    flat[7, 3] = float("nan")
+    broken = Indexed(population.with_flat(flat), np.arange(240))
+    config = RegressConfig(model=SMALL, target="size", epochs=1, skip_bad=True)
+    regressor = train.regress(broken, config, tmp_path / "a")
+    assert regressor.training["skipped_fields"] == 1
+    assert np.isfinite([regressor.mean, regressor.std, regressor.training["val_r2"]]).all()
+    with pytest.raises(ValueError, match="field id 7 has NaN or infinite weights"):
+        train.regress(broken, replace(config, skip_bad=False), tmp_path / "b")
+
+
+class Unknown(Indexed):
+    """The same, but the first number is not known."""
+
+    def column(self, name: str) -> np.ndarray:
+        values = super().column(name)
+        values[0] = np.nan
+        return values
+
+
+def test_good_fields_need_a_target(population, tmp_path: Path):
+    unknown = Unknown(population, np.arange(240))
+    for skip_bad in (False, True):
+        with pytest.raises(ValueError, match="target='size': expected a column of finite numbers"):
+            train.regress(unknown, RegressConfig(model=SMALL, target="size", skip_bad=skip_bad), tmp_path)
+
+
+class Doubled(Indexed):
+    """The same with another number."""
+
+    def column(self, name: str) -> np.ndarray:
+        return 2 * super().column(name)
+
+
+def test_a_column_that_has_changed_is_another_run(indexed: Indexed, population, tmp_path: Path):
+    config = RegressConfig(model=SMALL, target="size", epochs=1)
+    train.regress(indexed, config, tmp_path)
+    with pytest.raises(ValueError, match="holds another run: target_sha256 is"):
+        train.regress(Doubled(population, np.arange(240)), config, tmp_path)
+
+
+def test_a_regressor_is_not_evaluated_on_nothing(indexed: Indexed, population, tmp_path: Path):
+    regressor = train.regress(indexed, RegressConfig(model=SMALL, target="size", epochs=1), tmp_path)
+    with pytest.raises(ValueError, match="targets is empty: expected at least one field to evaluate on"):
+        regressor.evaluate(Subset(population, np.zeros(0, np.int64)), np.zeros(0))
+
+
+def test_noise_on_features_is_on_the_fields_behind_them(population, generator):
+    for normalise in ("per_layer", "none"):
+        config = ClassifyConfig(model=SMALL, normalise=normalise, noise=0.1)
+        task = ClassifyTask(Prepared.of(population, config), config)
+        fields = population[np.arange(8)]
+        noisy = task.features(fields, generator)
+        assert noisy.fields is not None
+        assert float((noisy.fields.flat() - fields.flat()).abs().min()) > 0
+        again = flatten(task.prepared.normaliser(weight_features(noisy.fields)))
+        torch.testing.assert_close(again, flatten(noisy), rtol=1e-4, atol=1e-5)
+
+
+def test_models_that_need_the_fields_themselves_train_with_noise(population, tmp_path: Path):
+    config = ClassifyConfig(model=OrbitConfig(coordinates=4, width=4, hidden=(4,)), noise=0.1, epochs=1)
+    assert np.isfinite(train.classify(population, config, tmp_path).training["val_loss"])
 
 
 def test_several_fits_of_an_item_are_its_views(population, tmp_path: Path):

@@ -1,5 +1,6 @@
 """Training: it learns, it is exact after an interruption, it touches no global state, it refuses bad populations."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from wsnets import Reader, Subset
 from wsnets.data import held_out
 from wsnets.models import MLPConfig
+from wsnets.tasks.field_task import fingerprint
 from wsnets.train import ClassifyConfig, TrainProgress, classify, plot_history
 
 SMALL = MLPConfig(hidden=(16,), p_dropout=0.2)
@@ -157,6 +159,36 @@ def test_settings_round_trip_and_are_checked():
         (name,) = options
         with pytest.raises(ValueError, match=f"{name}=.*: expected"):
             ClassifyConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("side", [False, True], ids=["training", "held out"])
+def test_a_streamed_field_with_bad_weights_is_named_when_it_is_read(population, side: bool, tmp_path: Path):
+    bad = int(np.flatnonzero(held_out(population.ids, CONFIG.val_fraction, CONFIG.seed) == side)[0])
+    flat = population.fields.flat().clone()
+    flat[bad, 3] = float("nan")
+    config = replace(CONFIG, normalise="none", memory_mb=0)
+    with pytest.raises(ValueError, match=f"field id {bad} has NaN or infinite weights"):
+        classify(population.with_flat(flat), config, tmp_path)
+
+
+class Paired(Subset):
+    """Fields of which every two belong together."""
+
+    @property
+    def groups(self) -> np.ndarray:
+        return self.ids // 2
+
+
+def test_a_population_grouped_anew_is_another_run(population, tmp_path: Path):
+    classify(population, CONFIG, tmp_path)
+    with pytest.raises(ValueError, match=r"another run: population.sha256"):
+        classify(Paired(population, np.arange(240)), CONFIG, tmp_path)
+
+
+def test_what_tells_a_population_without_groups_is_its_ids_labels_and_weights(population):
+    parts = (population.ids, population.labels, population.fields.flat().numpy())
+    digest = hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+    assert fingerprint(population) == {"fields": 240, "sha256": digest}
 
 
 def test_populations_that_cannot_be_trained_on(population, tmp_path: Path):

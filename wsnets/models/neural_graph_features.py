@@ -82,7 +82,11 @@ class ProbeFeatures(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in spec.dims)
 
     def forward(self, fields: FieldBatch) -> Tensor:
-        """Return features of all nodes."""
+        """Return features of all nodes, in the precision of the parameters whatever autocast says."""
+        with torch.autocast(self.coords.device.type, enabled=False):  # sines of large phases need all their digits
+            return self._forward(fields)
+
+    def _forward(self, fields: FieldBatch) -> Tensor:
         weights = [w.to(self.coords) for w in fields.weights]
         biases = [b.to(self.coords) for b in fields.biases]
         h = encode(self.spec, self.coords).t().expand(len(fields), -1, -1)

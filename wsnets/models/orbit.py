@@ -114,5 +114,6 @@ class Orbit(nn.Module):
         fields = raw_fields(features, "orbit")
         read = self.carriers(fields).outputs.flatten(1)
         if self.probes is not None:
-            read = torch.cat([read, evaluate(fields, self.probes).flatten(1)], dim=1)
+            with torch.autocast(read.device.type, enabled=False):  # sines of large phases need all their digits
+                read = torch.cat([read, evaluate(fields, self.probes).flatten(1)], dim=1)
         return self.head(self.norm(read), generator)

@@ -90,9 +90,8 @@ class AlignPairsTask(FieldTask):
         device, total = next(model.parameters()).device, torch.zeros(2, dtype=torch.float64)
         draws = generator(self.config.seed, STREAM_MODEL, 3, device=device)
         for positions, fields in self.held_out(device, self.config.batch):
-            if len(positions) > 1:
-                loss, back = self._losses(model, fields, draws)
-                total += torch.tensor([float(loss), back], dtype=torch.float64) * len(positions)
+            loss, back = self._losses(model, fields, draws)
+            total += torch.tensor([float(loss), back], dtype=torch.float64) * len(positions)
         loss, back = (total / self.num_held_out).tolist()
         return {"val_loss": loss, "val_units": back, "score": -loss}
 
@@ -105,11 +104,13 @@ class AlignPairsTask(FieldTask):
         share = float(torch.rand((), generator=draws, device=draws.device)) * config.copy_noise
         copies = noise(symmetry.act(g, fields), draws, share, self._stds)
         units, moved = model(weight_features(fields)), model(weight_features(copies))
-        found = scores(moved, units)
-        loss, back = copy_loss(found, symmetry.inverse(g), signed(fields.spec), config.tau, config.iterations)
-        loss = config.supervised * loss
-        if config.weights or config.midpoint:
-            loss = loss + self._between(fields, units, draws)
+        with torch.autocast(draws.device.type, enabled=False):  # sines of large phases need all their digits
+            found = scores(moved, units)
+            loss, back = copy_loss(found, symmetry.inverse(g), signed(fields.spec), config.tau, config.iterations)
+            loss = config.supervised * loss
+            # A field that is alone would be its own neighbour, at no distance.
+            if len(fields) > 1 and (config.weights or config.midpoint):
+                loss = loss + self._between(fields, units, draws)
         return loss, back
 
     def _between(self, fields: FieldBatch, units: Sequence[Tensor], draws: Generator) -> Tensor:

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from wsnets.align import Aligner
 from wsnets.config import FieldConfig
 from wsnets.data import Population, Rows, Subset, batches, finite, held_out
 from wsnets.features import Normaliser, WeightFeatures, weight_features
+from wsnets.network import to_fields
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,18 @@ class FieldTask(ABC):
         return self.config.augment.apply(fields.to(generator.device), generator)
 
     def features(self, fields: FieldBatch, generator: Generator | None = None) -> WeightFeatures:
-        """Normalised features, with noise when a generator is given and the settings ask for it."""
+        """Normalised features, with noise when a generator is given and the settings ask for it.
+
+        The noise is on the fields behind them as well, for models that read those.
+        """
         features = self.prepared.normaliser(weight_features(fields))
         if generator is None or self.config.noise == 0:
             return features
         noise = self.config.noise
-        return features.map(
+        noisy = features.map(
             lambda x: x + noise * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         )
+        return replace(noisy, fields=to_fields(self.prepared.normaliser.inverse(noisy), fields.spec))
 
     def held_out(self, device: torch.device, at_once: int) -> Iterator[tuple[Tensor, FieldBatch]]:
         """Held-out fields in order: (positions, fields on `device`), `at_once` at a time."""
@@ -101,10 +106,12 @@ class FieldTask(ABC):
 
 
 def fingerprint(population: Population) -> dict:
-    """What tells one population from another: its size and a digest of ids, labels and weights."""
+    """What tells one population from another: its size and a digest of ids, labels, groups other than ids, weights."""
     digest = hashlib.sha256()
-    for values, kind in ((population.ids, np.uint32), (population.labels, np.int64)):
-        digest.update(np.ascontiguousarray(values, kind).tobytes())
+    digest.update(np.ascontiguousarray(population.ids, np.uint32).tobytes())
+    digest.update(np.ascontiguousarray(population.labels, np.int64).tobytes())
+    if not np.array_equal(population.groups, population.ids):
+        digest.update(np.ascontiguousarray(population.groups, np.uint32).tobytes())
     for start in range(0, len(population), 4096):
         fields = population[np.arange(start, min(start + 4096, len(population)))]
         digest.update(fields.flat().numpy().tobytes())

@@ -230,7 +230,7 @@ def meta_classify(
             figures = {name: value for name, value in last.items() if name not in ("epoch", "loss")}
             progress(TrainProgress(state.epoch, config.epochs, last["loss"], figures, state.seconds))
 
-    at_once, processes = config.model.fields_at_once, join()
+    at_once, processes = config.model.fields_at_once, join(config.device)
     state = run(model, task, config, out / "checkpoint.safetensors", identity, report, step, at_once, processes)
     model.load_state_dict(state.best)
     training = _summary(state, config, task)

@@ -15,7 +15,8 @@ from wsnets.align import align, distance
 from wsnets.deep_aligner import DeepAligner
 from wsnets.features import Normaliser, weight_features
 from wsnets.models.deep_align import DeepAlignConfig, scores, signed
-from wsnets.tasks.align_pairs import AlignConfig, align_pairs, copy_loss
+from wsnets.tasks.align_pairs import AlignConfig, AlignPairsTask, align_pairs, copy_loss
+from wsnets.tasks.field_task import Prepared
 
 SPECS = {
     "sine": SIREN(2, 1, hidden=(6, 5), w0=9.0),
@@ -142,6 +143,35 @@ def test_training_brings_noisy_copies_back(tmp_path: Path, generator: torch.Gene
     history = align_pairs(store, config, tmp_path / "out").training["history"]
     assert history[-1]["val_units"] > history[0]["val_units"]
     assert history[-1]["val_loss"] < history[0]["val_loss"]
+
+
+def pairs_task(generator: torch.Generator, **given: Any) -> tuple[torch.nn.Module, AlignPairsTask]:
+    store = Store(random_fields(SINE, 12, generator, torch.float32))
+    config = AlignConfig.tuned(TINY, batch=4, val_last=5, midpoint=1.0, points=16, **given)
+    return TINY.build_aligner(SINE, generator), AlignPairsTask(Prepared.of(store, config), config)
+
+
+def test_a_field_that_is_alone_in_its_piece_is_not_its_own_neighbour(generator: torch.Generator) -> None:
+    model, task = pairs_task(generator)
+
+    def loss(*positions: int) -> torch.Tensor:
+        return task.loss(model, task.fetch(torch.tensor(positions)), torch.Generator().manual_seed(5))
+
+    alone, two = loss(3), loss(3, 4)
+    alone.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+    assert 0.1 < alone.item() < 2 * two.item() < 100
+    with torch.no_grad():
+        assert 0.1 < task.validate(model)["val_loss"] < 100  # of a piece of four and one of one
+
+
+def test_pairs_are_judged_in_single_precision_under_autocast(generator: torch.Generator) -> None:
+    model, task = pairs_task(generator)
+    batch, losses = task.fetch(torch.arange(4)), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses.append(task.loss(model, batch, torch.Generator().manual_seed(5)))
+    assert torch.equal(*losses)
 
 
 def test_settings_and_bad_input(generator: torch.Generator) -> None:

@@ -193,6 +193,14 @@ def test_probes_are_what_each_neuron_answers(spec: FieldSpec, generator: Generat
     torch.testing.assert_close(probes(fields), torch.stack(rows).view(2, sum(spec.dims), 4), rtol=1e-11, atol=1e-12)
 
 
+def test_probes_have_all_their_digits_under_autocast(generator: Generator):
+    spec = SIREN(2, 1, hidden=(32, 32))
+    fields, probes = random_fields(spec, 2, generator, torch.float32), ProbeFeatures(spec, 16, 8, generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = probes(fields)
+    assert torch.equal(low, probes(fields))
+
+
 def test_what_the_outputs_do_not_need_is_left_out(generator: Generator):
     features = weight_features(random_fields(SPEC, 2, generator))
     reader = GNN_SIZE.build(SPEC, 3, generator).double().eval()

@@ -1,5 +1,6 @@
 """Orbit: the whole group and nothing but it, every parameter seen, gradients right, edits that move with the field."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,17 @@ def test_a_batch_is_its_fields_and_autocast_changes_little(spec: FieldSpec, gene
         low, carried = model(weight_features(single)), model.carriers(single).outputs
     assert carried.dtype == torch.float32
     assert relative_error(low.float(), model(weight_features(single))) < 0.05
+
+
+def test_probes_have_all_their_digits_under_autocast(generator: Generator):
+    spec, seen = SPECS["sine"], []
+    model = replace(CONFIG, probes=4).build(spec, 3, generator).eval()
+    model.norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    features = weight_features(random_fields(spec, 4, generator, torch.float32))
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            model(features)
+    assert torch.equal(*seen)
 
 
 def test_size_in_the_docstring_settings_and_refusals(generator: Generator):
