@@ -1,8 +1,12 @@
 // Fit many fields: one field on one thread for all its steps, or the parts of one big batch on a team of threads.
 // Compiled once per instruction set; NF_ISA names the copy.
+#include <atomic>
 #include <barrier>
 #include <exception>
 #include <mutex>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
 
 #include "adam.hpp"
@@ -171,10 +175,28 @@ void on_threads(int threads, Work work) {
             failure = std::current_exception();
         }
     };
-    for (int member = 1; member < threads; ++member) pool.emplace_back(safe, member);
-    safe(0);
+    // Members of a team meet at barriers: none begins before all are there.
+    enum { waiting, all, too_few };
+    std::atomic<int> start{waiting};
+    try {
+        for (int member = 1; member < threads; ++member) {
+            pool.emplace_back([&safe, &start, member] {
+                start.wait(waiting);
+                if (start == all) safe(member);
+            });
+        }
+        start = all;
+    } catch (const std::system_error&) {
+        start = too_few;
+    }
+    start.notify_all();
+    if (start == all) safe(0);
     for (std::thread& thread : pool) thread.join();
     if (failure) std::rethrow_exception(failure);
+    if (start == too_few) {
+        throw std::invalid_argument("threads=" + std::to_string(threads) + ": the system starts no more than " +
+                                    std::to_string(pool.size() + 1));
+    }
 }
 
 }  // namespace

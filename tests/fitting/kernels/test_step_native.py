@@ -1,6 +1,8 @@
 """Laws of the native kernel: it is torch's fit, field by field, bit for bit the same wherever the field stands."""
 
 import itertools
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -290,6 +292,30 @@ def test_progress_counts_and_a_cancelled_fit_ends_before_its_work():
 )
 def test_what_it_cannot_run_is_said(spec, config, reason):
     assert reason in (step_native.unsupported(spec, config) or "")
+
+
+# Room for the stacks of some threads, in a process of its own.
+CRAMPED = """
+import resource
+from pathlib import Path
+from fitting.kernels import step_native
+from tests.fitting.kernels.test_step_native import Case, make_task
+task = make_task(Case((2, 16, 1)), fields=200, threads=200)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+try:
+    step_native.run(task)
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_threads_that_cannot_be_started_are_refused_in_one_line():
+    process = subprocess.run([sys.executable, "-c", CRAMPED], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    (line,) = process.stdout.splitlines()
+    assert line.startswith("threads=200: the system starts no more than ")
 
 
 def test_an_unknown_instruction_set_is_refused():
