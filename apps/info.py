@@ -34,16 +34,18 @@ class Info:
     store: Annotated[Positional[str | None], arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
     """Folder of a store, or one that `nf train` wrote."""
     check: bool = False
-    """Read every file of the store and compare its checksum."""
+    """Read every file of the store and compare its checksum, or load the network whole."""
     output: Shown = SHOWN
 
 
 def info(options: Info, output: Output) -> None:
     """Run `nf info`."""
     if options.store is None:
+        if options.check:
+            raise ValueError("check=True: expected with the FOLDER of a store or a network")
         _installation(output)
     elif not (Path(options.store) / "store.json").is_file() and is_network(options.store):
-        network(options.store, output)
+        network(options.store, options.check, output)
     else:
         _store(options.store, options.check, output)
 

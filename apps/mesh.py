@@ -1,6 +1,8 @@
 """nf mesh: the surfaces of shape fields as mesh files."""
 
 import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,7 +61,8 @@ def mesh(options: MeshFields, output: Output) -> None:
     store = open_store(options.store)
     rows = positions(store, options.fields, options.count if options.count is not None else max(len(store), 1))
     level, inside = surface_of(store, options.level)
-    names = [file_name(name, row) for name, row in zip(store.column("name")[rows], rows, strict=True)]
+    every = file_names(store.column("name"))
+    names = [every[row] for row in rows]
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     started, found, empty = time.perf_counter(), [], []
@@ -121,8 +124,31 @@ def original_units(store: "FieldStore | Part", row: int, item: "Mesh") -> "Mesh"
     return Mesh((item.vertices.astype(np.float64) / scale + offset).astype(np.float32), item.faces)
 
 
-def file_name(name: str, row: int) -> str:
-    """A file name for a field: its name below the source with folders joined by dashes, without suffixes."""
-    stem = Path(name).name.split(".")[0]
-    parts = [part for part in (*Path(name).parts[:-1], stem) if part not in ("", "/", "..", ".")]
-    return "-".join(parts) or f"field-{row}"
+def file_names(names: Iterable[str]) -> list[str]:
+    """File names for the fields of a store, without a suffix, all different even where case does not count.
+
+    Each is the field's name below the source, with folders joined by dashes and without the suffix of a shape's file;
+    fields that would share one have their positions added.
+    """
+    stems = [_stem(str(name)) or f"field-{row}" for row, name in enumerate(names)]
+    shared = Counter(stem.casefold() for stem in stems)
+    taken = {word for word, count in shared.items() if count == 1}
+    for row, stem in enumerate(stems):
+        if shared[stem.casefold()] == 1:
+            continue
+        stem += f"-{row}"
+        while stem.casefold() in taken:
+            stem += f"-{row}"
+        stems[row] = stem
+        taken.add(stem.casefold())
+    return stems
+
+
+def _stem(name: str) -> str:
+    from fitting.signals.mesh_files import SUFFIXES, suffix_of
+
+    path = Path(name)
+    suffix = suffix_of(path)
+    compressed = ".gz" if path.suffix.lower() == ".gz" else ""
+    last = path.name[: -len(suffix + compressed)] if suffix in SUFFIXES else path.name
+    return "-".join(part for part in (*path.parts[:-1], last) if part not in ("", "/", "..", "."))

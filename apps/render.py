@@ -1,5 +1,7 @@
 """nf render: pictures of fields, at any size, beside the originals."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from neuralfields import FieldStore
 
 SUFFIXES = {False: (".png",), True: (".png", ".mp4", ".gif")}  # of what lies in space: also films
+MOST_VALUES = 1 << 28  # of all pictures of a sheet: a GiB in single precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +62,15 @@ def render(options: Render, output: Output) -> None:
     accepted = SUFFIXES[store.spec.in_dim != 2]
     if Path(options.out).suffix.lower() not in accepted:
         raise ValueError(f"out={options.out!r}: expected a file name that ends in {' or '.join(accepted)}")
+    check_meaning(options, kind_of(store))
     rows = positions(store, options.fields, options.count)
+    if options.size is not None:
+        scaled(options.size, options.size, options.scale, len(rows))
     if store.spec.in_dim == 3:
         return render_shapes(options, store, rows, output)
     if store.spec.view is not None:
         return render_views(options, store, rows, output)
-    size = picture_size(store, options.size, options.scale)
+    size = picture_size(store, options.size, options.scale, len(rows))
     pictures = image(store[rows], size)
     columns, headers = [pictures], None
     if options.beside is not None:
@@ -80,18 +86,57 @@ def render(options: Render, output: Output) -> None:
     output.record(fields=len(rows), positions=rows, size=size, out=options.out)
 
 
-def picture_size(store: "FieldStore", size: tuple[int, int] | None, scale: float | None) -> tuple[int, int]:
-    """Height and width to draw: as given, or the stored size times scale."""
+def kind_of(store: "FieldStore") -> str:
+    """What the fields show: pictures, shapes or scenes."""
+    return "scenes" if store.spec.view is not None else "shapes" if store.spec.in_dim == 3 else "pictures"
+
+
+def check_meaning(options: Render, kind: str) -> None:
+    """Raise ValueError for an option that was given and says nothing of what is to be drawn."""
+    film, beside = Path(options.out).suffix.lower() != ".png", options.beside is not None
+    shapes, sliced = kind == "shapes", options.shapes.slice is not None
+    photographs = kind == "scenes" and beside
+    meanings = {  # option -> whether it has a meaning here, and what it has one for
+        **dict.fromkeys(vars(options.images), (kind == "pictures" and beside, "pictures with --beside")),
+        "slice": (shapes and not film, "shapes drawn to a .png"),
+        "style": (shapes and not (sliced or film), "surfaces of shapes, neither slices nor films"),
+        "resolution": (shapes and not sliced, "surfaces of shapes, not slices"),
+        "level": (shapes, "shapes"),
+        "offset": (shapes and sliced, "shapes with --slice"),
+        "frames": (film, "films of a shape or a scene"),
+        "scale": (not shapes, "pictures and scenes"),
+        "size": (not (sliced or photographs), "what is neither a slice nor beside photographs, which take --scale"),
+        "beside": (not (sliced or film), "what is neither a slice nor a film"),
+    }
+    defaults = {**vars(ImageOptions()), **vars(ShapeDrawing())}
+    given = {**vars(options.images), **vars(options.shapes), **vars(options)}
+    drawn = ("films of " if film else "slices of " if sliced else "") + kind + (" with" if beside else " without")
+    for name, (has_meaning, expected) in meanings.items():
+        if given[name] != defaults.get(name) and not has_meaning:
+            raise ValueError(f"{name}={given[name]!r}: expected only for {expected}; these are {drawn} --beside")
+
+
+def picture_size(
+    store: "FieldStore", size: tuple[int, int] | None, scale: float | None, count: int = 1
+) -> tuple[int, int]:
+    """Height and width to draw `count` pictures: as given, or the stored size times scale."""
+    stored = (store.meta.get("signal") or {}).get("shape") or size
+    if stored is None:
+        raise ValueError(f"{store.path} does not say how large its pictures were: give --size H W")
+    return scaled(stored, size, scale, count)
+
+
+def scaled(stored: Sequence[int], size: tuple[int, int] | None, scale: float | None, count: int = 1) -> tuple[int, int]:
+    """The size as given, or the stored one times scale. Raises ValueError for both, and for more than a sheet holds."""
     if size is not None and scale is not None:
         raise ValueError("size and scale are both given: expected one of them")
-    if size is None:
-        stored = (store.meta.get("signal") or {}).get("shape")
-        if stored is None:
-            raise ValueError(f"{store.path} does not say how large its pictures were: give --size H W")
-        size = (round(stored[0] * (scale or 1.0)), round(stored[1] * (scale or 1.0)))
-    if min(size) < 1:
-        raise ValueError(f"size={size}, scale={scale}: expected at least one pixel each way")
-    return size
+    sides = tuple(size or stored) if scale is None else tuple(scale * side for side in stored)
+    said = f"size={sides}" if scale is None else f"scale={scale}"
+    if not all(math.isfinite(side) and round(side) >= 1 for side in sides):
+        raise ValueError(f"{said}: expected a finite size, at least one pixel each way")
+    if 3 * count * sides[0] * sides[1] > MOST_VALUES:
+        raise ValueError(f"{said}, drawn {count:,} times: expected at most {MOST_VALUES:,} values, three a pixel")
+    return round(sides[0]), round(sides[1])
 
 
 def captions(store: "FieldStore", rows: np.ndarray) -> list[str]:

@@ -9,23 +9,26 @@ import numpy as np
 if TYPE_CHECKING:
     from apps.viewer.collection import Part
     from fitting.signals.views import ViewSet
+    from neuralfields import FieldStore
 
 
-def photographs(part: "Part", row: int, source: str) -> "ViewSet":
+def photographs(part: "FieldStore | Part", row: int, source: str, scale: float = 1.0) -> "ViewSet":
     """All photographs of a field's scene, those that were held out marked, in the box of the store.
 
-    Raises ValueError for a source without the scene, FileNotFoundError for one that is not there.
+    scale: of the size that was fitted. Raises ValueError for a source without the scene and for pictures larger than
+    its own, FileNotFoundError for one that is not there.
     """
     from apps.render_views import scene
     from fitting.signals.view_scene import load, picture_size
     from fitting.signals.views import SceneBox
 
-    about = scene(part, row)
-    split = (part.meta.get("signal") or {}).get("split")
-    path = scene_path(Path(source), split, str(part.column("name")[row]))
-    scale = min(1.0, about["shape"][0] / picture_size(path)[0])
+    about, signal = scene(part, row), part.meta.get("signal") or {}
+    path = scene_path(Path(source), signal.get("split"), str(part.column("name")[row]))
+    fitted = (signal.get("reading") or {}).get("scale") or min(1.0, about["shape"][0] / picture_size(path)[0])
+    if not 0.0 < scale * fitted <= 1.0:
+        raise ValueError(f"scale={scale}: expected above 0 and at most {1.0 / fitted:g}, the size of the photographs")
     box = SceneBox(tuple(about["box"]["centre"]), about["box"]["half"])
-    views = load(path, None, scale, tuple(about["background"]), 0, box)
+    views = load(path, None, scale * fitted, tuple(about["background"]), 0, box)
     held = set(about["held_out"])
     return replace(views, held_out=np.array([name in held for name in views.names]))
 

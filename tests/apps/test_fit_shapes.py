@@ -71,16 +71,43 @@ def test_other_formats_load_watertight(suffix: str, nf, shape_store: Path, tmp_p
 
 
 def test_pictures_of_shapes(nf, meshes: Path, shape_store: Path, tmp_path: Path) -> None:
-    draw = ["render", shape_store, "--resolution", 32, "--size", 96, 96, "--out"]
-    sheet = nf(*draw, tmp_path / "sheet.png", "--beside", meshes)
+    draw = ["render", shape_store, "--out"]
+    small = ["--resolution", 32, "--size", 96, 96]
+    sheet = nf(*draw, tmp_path / "sheet.png", "--beside", meshes, *small)
     assert sheet.code == 0, sheet.err
     assert iio.imread(tmp_path / "sheet.png").shape[1] > 3 * 96
-    for name, more in (("one", ("--fields", 0)), ("normals", ("--style", "normals")), ("slice", ("--slice", "z"))):
+    normals = ("--style", "normals", *small)
+    for name, more in (("one", ("--fields", 0, *small)), ("normals", normals), ("slice", ("--slice", "z"))):
         assert nf(*draw, tmp_path / f"{name}.png", *more).code == 0
         assert iio.imread(tmp_path / f"{name}.png").std() > 5
-    film = nf(*draw, tmp_path / "turn.gif", "--fields", 1, "--frames", 4)
+    film = nf(*draw, tmp_path / "turn.gif", "--fields", 1, "--frames", 4, *small)
     assert film.code == 0, film.err
     assert len(iio.imread(tmp_path / "turn.gif", index=None)) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("x.gif", ("--slice", "z", "--fields", 0), ("slice='z'", ".png")),
+        ("x.gif", ("--beside", "meshes", "--fields", 0), ("beside='meshes'", "film")),
+        ("x.gif", ("--style", "depth", "--fields", 0), ("style='depth'", "film")),
+        ("x.png", ("--slice", "z", "--beside", "meshes"), ("beside='meshes'", "slice")),
+        ("x.png", ("--slice", "z", "--style", "depth"), ("style='depth'", "slice")),
+        ("x.png", ("--slice", "z", "--resolution", 32), ("resolution=32", "slice")),
+        ("x.png", ("--slice", "z", "--size", 96, 96), ("size=(96, 96)", "slice")),
+        ("x.png", ("--offset", 0.5), ("offset=0.5", "--slice")),
+        ("x.png", ("--frames", 3), ("frames=3", "film")),
+        ("x.png", ("--scale", 2), ("scale=2.0", "pictures and scenes")),
+        ("x.png", ("--split", "train", "--beside", "meshes"), ("split='train'", "pictures with --beside")),
+        ("x.png", ("--x-key", "x"), ("x_key='x'", "pictures with --beside")),
+        ("x.png", ("--size", 0, 96), ("size=(0, 96)",)),
+        ("x.png", ("--size", 3000000, 3000000), ("size=(3000000, 3000000)", "values")),
+        ("x.gif", ("--size", 3000000, 3000000, "--fields", 0), ("size=(3000000, 3000000)", "values")),
+    ],
+)
+def test_drawing_refuses_what_it_would_ignore(name, words, said, nf, shape_store: Path, tmp_path: Path) -> None:
+    nf("render", shape_store, "--out", tmp_path / "deep" / name, *words).assert_refused(*said)
+    assert not (tmp_path / "deep").exists()
 
 
 def test_bad_requests_are_one_line(nf, meshes: Path, shape_store: Path, store: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import trimesh
 
 from apps.viewer.collection import of_store
 from apps.viewer.refit import refit
-from neuralfields.store import open_store
+from fitting.signals import views
+from neuralfields.store import open_store, save
 
 QUICK = ("--steps", 120, "--rays", 256, "--samples", 24, "--lr", 0.02, "--quiet")
 PREPARE = Path(__file__).resolve().parents[2] / "data" / "posed_views" / "prepare.py"
@@ -43,6 +44,29 @@ def view_store(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     out = tmp_path_factory.mktemp("fit") / "store"
     assert main([str(word) for word in ("fit", "views", scenes, "--out", out, *QUICK)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def grouped(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes of one name in three classes of a split, the first unreadable, and no word of what is to be held out."""
+    root = tmp_path_factory.mktemp("grouped")
+    for kind, name in (("bowl", "broken"), ("chair", "ball"), ("table", "box")):
+        copy = shutil.copytree(scenes / name, root / "test" / kind / "1")
+        for part in ("train", "test"):
+            (copy / f"transforms_{part}.json").unlink()
+    shutil.copytree(root / "test" / "chair", root / "train" / "table")
+    return root
+
+
+@pytest.fixture(scope="module")
+def grouped_store(grouped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from apps.cli import main
+
+    out = tmp_path_factory.mktemp("fit") / "grouped"
+    read = ("--split", "test", "--holdout", 3, "--scale", 0.5, "--background", "black")
+    words = ("fit", "views", grouped, "--out", out, *read, "--steps", 2, "--rays", 16, "--samples", 8, "--quiet")
+    assert main([str(word) for word in words]) == 0
     return out
 
 
@@ -118,6 +142,85 @@ def test_pictures_of_scenes(nf, scenes: Path, view_store: Path, tmp_path: Path) 
     film = nf("render", view_store, "--fields", 0, "--frames", 3, "--size", 16, 16, "--out", tmp_path / "f.gif")
     assert film.code == 0, film.err
     assert iio.imread(tmp_path / "f.gif", index=None).shape == (3, 16, 16, 3)
+
+
+def test_photographs_beside_are_those_that_the_store_held_out(nf, grouped: Path, grouped_store: Path, tmp_path: Path):
+    from apps.render_views import held_out
+
+    words = ("render", grouped_store, "--beside", grouped, "--out", tmp_path / "x.png")
+    done = nf(*words, "--fields", 1)
+    assert done.code == 0, done.err
+    assert "3 held-out views of 1 fields" in done.out
+    fitted = views.load_many(grouped, "test", None, 0.5, "black", 3)
+    for row, scene in enumerate(fitted):
+        found = held_out(open_store(grouped_store), row, str(grouped), None)
+        assert found.names == scene.test.names
+        assert torch.equal(found.images, scene.test.images)
+        assert all(np.allclose(a.pose, b.pose) for a, b in zip(found.cameras, scene.test.cameras, strict=True))
+    assert held_out(open_store(grouped_store), 0, str(grouped), 2.0).shape == (24, 24)
+    nf(*words, "--scale", 3).assert_refused("scale=3.0", "at most 2")
+
+
+def test_photographs_that_are_gone_or_were_never_held_out_are_told(nf, grouped: Path, tmp_path: Path) -> None:
+    scene = shutil.copytree(grouped / "test" / "chair" / "1", tmp_path / "chair")
+    draw = ("--beside", scene, "--out", tmp_path / "x.png")
+    for holdout in (0, 3):
+        words = ("--holdout", holdout, "--steps", 2, "--rays", 16, "--samples", 8, "--quiet")
+        assert nf("fit", "views", scene, "--out", tmp_path / str(holdout), *words).code == 0
+    nf("render", tmp_path / "0", *draw).assert_refused("held out no views", "chair")
+    held = open_store(tmp_path / "3").meta["signal"]["scenes"][0]["held_out"]
+    (scene / held[1]).unlink()
+    nf("render", tmp_path / "3", *draw).assert_refused(held[1], "beside=")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_scenes_of_one_name_are_told_apart(grouped: Path, grouped_store: Path, tmp_path: Path) -> None:
+    from apps.render_views import scene
+
+    store = open_store(grouped_store)
+    assert store.column("name").tolist() == ["chair/1", "table/1"]
+    expected = [one.describe() for one in views.load_many(grouped, "test", None, 0.5, "black", 3)]
+    assert expected[0]["sha256"] != expected[1]["sha256"]
+    assert [scene(store, row) for row in (0, 1)] == expected
+    assert scene(of_store(store), 1) == expected[1]
+    rows = {name: store.column(name)[1:] for name in ("id", "name")}
+    part = save(tmp_path / "part", store[1:], rows, store.meta)
+    assert scene(part, 0) == expected[1]
+    unknown = save(tmp_path / "other", store[1:], {**rows, "id": [70]}, store.meta)
+    with pytest.raises(ValueError, match="several scenes named '1'"):
+        scene(unknown, 0)
+
+
+def test_a_scale_is_that_of_the_stored_size(nf, view_store: Path, tmp_path: Path) -> None:
+    assert nf("render", view_store, "--fields", 0, "--scale", 1.5, "--frames", 2, "--out", tmp_path / "f.gif").code == 0
+    assert iio.imread(tmp_path / "f.gif", index=None).shape == (2, 36, 36, 3)
+    assert nf("render", view_store, "--scale", 0.5, "--out", tmp_path / "half.png").code == 0
+    assert nf("render", view_store, "--size", 12, 12, "--out", tmp_path / "size.png").code == 0
+    np.testing.assert_array_equal(iio.imread(tmp_path / "half.png"), iio.imread(tmp_path / "size.png"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--split", "test", "--beside", "scenes"), ("split='test'", "pictures with --beside", "scenes")),
+        (("--limit", 1), ("limit=1", "pictures with --beside", "scenes")),
+        (("--style", "depth"), ("style='depth'", "shapes")),
+        (("--level", 2), ("level=2.0", "shapes")),
+        (("--frames", 9), ("frames=9", "film")),
+        (("--size", 20, 20, "--beside", "scenes"), ("size=(20, 20)", "--scale")),
+        (("--size", 20, 20, "--scale", 2), ("size", "scale", "both")),
+        (("--scale", "nan"), ("scale=nan",)),
+        (("--size", 3000000, 3000000), ("size=(3000000, 3000000)", "values")),
+    ],
+)
+def test_drawing_refuses_what_it_would_ignore(words, said, nf, view_store: Path, tmp_path: Path) -> None:
+    nf("render", view_store, "--out", tmp_path / "x.png", *words).assert_refused(*said)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_film_has_nothing_beside(nf, scenes: Path, view_store: Path, tmp_path: Path) -> None:
+    words = ("--fields", 0, "--beside", scenes, "--out", tmp_path / "x.gif")
+    nf("render", view_store, *words).assert_refused("beside=", "film")
 
 
 def test_the_density_has_a_surface(nf, view_store: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 
 def test_info_says_what_the_store_holds(nf, store: Path) -> None:
     done = nf("info", store, "--check", "--json")
@@ -56,3 +58,48 @@ def test_unfinished_store_is_called_incomplete(nf, store: Path, images_file: Pat
     assert done.code == 0
     assert "16 fields still to fit" in done.out
     assert (done.figures["fields"], done.figures["complete"]) == (16, False)
+
+
+@pytest.fixture
+def reader(nf, store: Path, tmp_path: Path) -> Path:
+    """The folder of a small reader."""
+    words = ("--model", "mlp", "--epochs", 1, "--out", tmp_path / "reader", "--quiet")
+    done = nf("train", "classify", store, *words)
+    assert done.code == 0, done.err
+    return tmp_path / "reader"
+
+
+def test_a_network_is_checked_by_reading_all_of_it(nf, reader: Path) -> None:
+    plain, checked = nf("info", reader), nf("info", reader, "--check")
+    assert (plain.code, checked.code) == (0, 0), checked.err
+    assert "classify" in plain.out
+    assert "all files can be read" not in plain.out
+    assert "all files can be read" in checked.out
+    weights = reader / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 8)
+    assert nf("info", reader).code == 0
+    nf("info", reader, "--check").assert_refused("model.safetensors")
+    weights.unlink()
+    nf("info", reader, "--check").assert_refused("model.safetensors")
+
+
+def test_what_a_networks_files_lack_is_one_line(nf, reader: Path) -> None:
+    about = reader / "network.json"
+    whole, training = json.loads(about.read_text()), reader / "training.json"
+    for text in ("{}", "[]"):
+        about.write_text(text)
+        nf("info", reader).assert_refused(str(about), "model")
+    about.write_text("{")
+    nf("info", reader).assert_refused(str(about), "damaged")
+    for change in ({"spec": {}}, {"spec": 3}, {"model": 3}):
+        about.write_text(json.dumps({**whole, **change}))
+        nf("info", reader).assert_refused(str(about), next(iter(change)))
+    about.write_text(json.dumps({**whole, "task": "dream"}))
+    nf("info", reader, "--check").assert_refused("dream", "classify")
+    about.write_text(json.dumps(whole))
+    training.write_text(json.dumps({"epochs": 3}))
+    nf("info", reader).assert_refused(str(training), "best_epoch")
+
+
+def test_a_check_of_nothing_is_refused(nf) -> None:
+    nf("info", "--check").assert_refused("check", "FOLDER")
