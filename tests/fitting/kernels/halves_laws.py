@@ -12,7 +12,7 @@ from fitting.kernels.triton_halves import fit_halves
 from fitting.losses import per_field
 from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import forward_raw
-from tests.fitting.kernels.triton_laws import COMPANY, FIELDS, Case, assert_equal, in_double, make_task, rms
+from tests.fitting.kernels.triton_laws import COMPANY, FIELDS, Case, assert_equal, fits, in_double, make_task, rms
 
 # Every depth, loss, activation and optimizer; one, several and broken tiles; one to three inputs, one to four outputs.
 CASES = [
@@ -42,8 +42,7 @@ def use(monkeypatch: pytest.MonkeyPatch, case: Case, tile: HalvesTile | None = N
     monkeypatch.setattr(halves_tiles, "HALVES", {halves_tiles.chip(): {halves_tiles.key(spec): chosen}})
 
 
-@pytest.mark.parametrize("precision", halves_tiles.PRECISIONS)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "precision"), fits(CASES, list(halves_tiles.PRECISIONS)), ids=str)
 def test_the_fit_follows_float64(case: Case, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, case)
     task = make_task(case, FIELDS, steps=8, precision=precision)
