@@ -153,7 +153,7 @@ def test_photographs_beside_are_those_that_the_store_held_out(nf, grouped: Path,
     assert "3 held-out views of 1 fields" in done.out
     fitted = views.load_many(grouped, "test", None, 0.5, "black", 3)
     for row, scene in enumerate(fitted):
-        found = held_out(open_store(grouped_store), row, str(grouped), None)
+        found = held_out(open_store(grouped_store), row, str(grouped), 1.0)
         assert found.names == scene.test.names
         assert torch.equal(found.images, scene.test.images)
         assert all(np.allclose(a.pose, b.pose) for a, b in zip(found.cameras, scene.test.cameras, strict=True))

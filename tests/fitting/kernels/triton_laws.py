@@ -52,7 +52,7 @@ CASES = [
 
 
 def fits(cases: list[Case], precisions: list[str]) -> list[tuple[Case, str]]:
-    """Every case in every precision; in the interpreter, where only products see it, every third in all but the first."""
+    """Every case in every precision; in the interpreter every third in all but the first: only products see it."""
     rest = cases if torch.cuda.is_available() else cases[::3]
     return [(case, precisions[0]) for case in cases] + [(case, other) for other in precisions[1:] for case in rest]
 
