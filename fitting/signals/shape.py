@@ -26,7 +26,7 @@ from neuralfields.spec import FieldSpec
 
 Signal = Literal["sdf", "occupancy", "udf", "tsdf"]
 # What each can be fitted with: distances are values, the other two are sides, whose raw outputs are logits.
-LOSSES: dict[Signal, tuple[Loss, ...]] = {
+LOSSES: dict[str, tuple[Loss, ...]] = {
     "sdf": ("mse", "l1"),
     "occupancy": ("bce",),
     "udf": ("mse", "l1"),
