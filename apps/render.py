@@ -110,10 +110,10 @@ def check_meaning(options: Render, kind: str) -> None:
     }
     defaults = {**vars(ImageOptions()), **vars(ShapeDrawing())}
     given = {**vars(options.images), **vars(options.shapes), **vars(options)}
-    drawn = ("films of " if film else "slices of " if sliced else "") + kind + (" with" if beside else " without")
+    drawn = ("films of " if film else "slices of " if sliced and shapes else "") + kind
     for name, (has_meaning, expected) in meanings.items():
         if given[name] != defaults.get(name) and not has_meaning:
-            raise ValueError(f"{name}={given[name]!r}: expected only for {expected}; these are {drawn} --beside")
+            raise ValueError(f"{name}={given[name]!r}: expected only for {expected}; these are {drawn}")
 
 
 def picture_size(

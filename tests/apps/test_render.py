@@ -64,7 +64,7 @@ def test_originals_are_found_by_id(nf, store: Path, images_file: Path) -> None:
         (["--slice", "z"], "slice='z'"),
         (["--offset", 0.5], "offset=0.5"),
         (["--frames", 3], "frames=3"),
-        (["--limit", 3], "limit=3: expected only for pictures with --beside; these are pictures without"),
+        (["--limit", 3], "limit=3: expected only for pictures with --beside; these are pictures"),
         (["--grey"], "grey=True"),
         (["--beside", "no.npz"], "no.npz"),
         (["--beside", "digits"], "id"),
