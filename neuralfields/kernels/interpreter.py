@@ -3,11 +3,11 @@
 The interpreter keeps scalars as arrays of one element and makes loop bounds of them by int(), which NumPy 2.4 refuses.
 """
 
-from triton import knobs
+import triton
 from triton.runtime import interpreter
 
 # Whether kernels decorated in this process are interpreted: triton reads the variable when they are.
-ACTIVE = knobs.runtime.interpret
+ACTIVE = triton.knobs.runtime.interpret  # pyright: ignore[reportAttributeAccessIssue]
 
 _patch = interpreter._patch_lang_tensor
 
