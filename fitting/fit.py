@@ -149,7 +149,8 @@ def statistics(batches: Iterator[FieldBatch], quality: dict[str, np.ndarray], st
     sums: dict[str, np.ndarray] = {}
     broken = []
     for batch in batches:
-        broken.append(~batch.flat().isfinite().all(1).numpy())
+        whole = [value.flatten(1).isfinite().all(1) for value in batch.parameters.values()]
+        broken.append(~torch.stack(whole).all(0).numpy())
         for name, value in batch.parameters.items():
             x = value.double().flatten()
             sums[name] = sums.get(name, np.zeros(3)) + np.array([x.numel(), x.sum().item(), x.square().sum().item()])
