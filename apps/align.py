@@ -10,7 +10,7 @@ import numpy as np
 from tyro.conf import arg
 
 from apps.barriers import draw_curves, draw_midpoints, measure, show
-from apps.identity import network_sha256, store_sha256
+from apps.identity import store_sha256
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads
 from apps.output import Output, duration
 from apps.progress import Progress
@@ -240,7 +240,7 @@ def write_aligned(
 
     about = {"to": references.kind, "kinds": list(kinds), "method": options.method}
     if options.method not in METHODS:
-        about |= {"method": "learned", "aligner": network_sha256(DeepAligner.load(options.method))}
+        about |= {"method": "learned", "aligner": DeepAligner.load(options.method).digest()}
     about |= {"source": store_sha256(store.path), "reference": references.checksum()}
     meta, done = {**store.meta, "aligned": about}, 0
     with (

@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from apps.comparison import compare, measures
 from apps.edited import Originals, contact_sheet, error_words, errors, judge, named
-from apps.identity import network_sha256, store_sha256
+from apps.identity import store_sha256
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads, not_both
 from apps.output import Output, duration
 from apps.progress import Progress
@@ -210,7 +210,7 @@ def write_edited(editor: "Editor", store: "FieldStore | Subset", out: str, count
     from neuralfields.store_writer import StoreWriter
     from wsnets.data import check_finite
 
-    about = {"operation": editor.operation.to_json(), "editor": network_sha256(editor)}
+    about = {"operation": editor.operation.to_json(), "editor": editor.digest()}
     meta = {**store.meta, "edited": {**about, "source": store_sha256(store.path)}}
     kept = [name for name in store.index.column_names if name in ("id", "label", "split", "name", "group")]
     started, done = time.perf_counter(), 0

@@ -230,7 +230,6 @@ def by_density(options: Generate) -> Source:
     from neuralfields.store import open_store
     from wsnets.data import batches
     from wsnets.density_sampling import sample
-    from wsnets.field_generator import digest
     from wsnets.latents import Embedding
 
     if options.method in BY_DIFFUSION:
@@ -256,7 +255,7 @@ def by_density(options: Generate) -> Source:
     about |= {"source": store_sha256(store.path), "per_class": per_class(labels)}
     signal = store.meta.get("signal") or {}
     words = tuple(map(str, signal.get("classes") or range(int(known.max()) + 1 if len(known) else 0)))
-    meta = {"signal": kept(signal), "generated": {**about, "generator": digest(embedding.model)}}
+    meta = {"signal": kept(signal), "generated": {**about, "generator": embedding.digest()}}
     return Source(embedding.decoded_spec, meta, words, labels, make)
 
 

@@ -3,7 +3,6 @@
 Legend: N fields, T tokens of D numbers, P numbers of a field or a latent.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from neuralfields.spec import FieldSpec
 from wsnets import models
 from wsnets.diffusion import Denoiser, Diffusion, Method, counted_noise, guided
 from wsnets.latents import Embedding
-from wsnets.network import Network, check_spec, fresh, read_about
+from wsnets.network import Network, check_spec, digest, fresh, read_about
 from wsnets.tokens import TokenLayout
 
 EMBEDDING = "embedding"  # folder of the embedding, inside that of the generator
@@ -274,13 +273,3 @@ def build_denoiser(
     if name not in models.generators():
         raise ValueError(f"model={name!r} generates nothing: expected one of {', '.join(models.generators())}")
     return TokenDenoiser(settings.build_denoiser(shape, num_classes, generator), shape)  # type: ignore[attr-defined]
-
-
-def digest(*parts: nn.Module) -> str:
-    """A digest of the weights of networks."""
-    found = hashlib.sha256()
-    for part in parts:
-        for name, value in part.state_dict().items():
-            found.update(name.encode())
-            found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()

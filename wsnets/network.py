@@ -4,6 +4,7 @@ network.json (task, spec, model, normaliser mode, what the task adds) and model.
 statistics, reference of the alignment); training.json (figures of the training) is there for people and not needed.
 """
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -59,6 +60,10 @@ class Network(ABC):
     @abstractmethod
     def rebuild(cls, about: dict, spec: FieldSpec, settings: models.ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
         """From `about`: an untrained model, and the fields that the task adds to this class."""
+
+    def digest(self) -> str:
+        """What tells one network from another, in hexadecimal: a digest of its weights."""
+        return digest(self.model)
 
     def prepare(self, fields: FieldBatch) -> FieldBatch:
         """Fields as the model is to see them: checked, in single precision, aligned where that was asked for.
@@ -161,6 +166,16 @@ def check_spec(given: FieldSpec, expected: FieldSpec) -> None:
 def read_about(folder: Path) -> dict:
     """Read network.json of a folder. Raises FileNotFoundError or ValueError in one line when it is none."""
     return checkpoint.read_about(folder / FILE, FORMAT, VERSION, ("task", "spec", "model", "normalise", "align"))
+
+
+def digest(*parts: nn.Module) -> str:
+    """A digest of the weights of models, in hexadecimal."""
+    found = hashlib.sha256()
+    for part in parts:
+        for name, value in part.state_dict().items():
+            found.update(name.encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def fresh() -> Generator:

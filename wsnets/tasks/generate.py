@@ -18,7 +18,7 @@ from wsnets.config import FieldConfig
 from wsnets.data import Population, class_names
 from wsnets.diffusion import Diffusion, Prediction, Schedule
 from wsnets.features import Normaliser
-from wsnets.field_generator import Codec, FieldGenerator, TokenDenoiser, build_denoiser, digest
+from wsnets.field_generator import Codec, FieldGenerator, TokenDenoiser, build_denoiser
 from wsnets.latents import Embedding
 from wsnets.loop import STREAM_MODEL, check, generator
 from wsnets.tasks.field_task import FieldTask, Prepared
@@ -233,5 +233,5 @@ def generate(
 
     task = GenerateTask(prepared, config, codec, look)
     task.fit(model)
-    said = {"classes": list(classes), "latents": None if codec.embedding is None else digest(codec.embedding.model)}
+    said = {"classes": list(classes), "latents": None if codec.embedding is None else codec.embedding.digest()}
     return train_network(FieldGenerator, model, task, population, said, added, Path(out), Watch(progress, step))
