@@ -52,6 +52,10 @@ class Part:
             raise ValueError(f"column={name!r}: expected one of {', '.join(self.columns)}")
         return self.columns[name]
 
+    def key(self, row: int) -> tuple[str, int]:
+        """What tells a field apart while its part grows: its id, where it has one; others may land before it."""
+        return self.name, int(self.columns["id"][row]) if "id" in self.columns else int(row)
+
     @property
     def kind(self) -> str:
         """What its fields show: pictures, shapes or scenes."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apps.viewer.collection import of_store
-from apps.viewer.thumbnails import STORE_OWNER
 
 if TYPE_CHECKING:
     import viser
@@ -71,14 +70,9 @@ class Live:
         store = reopened(viewer.store)
         if store is None:
             return False
-        part, before = of_store(store), viewer.store.ids
-        if not np.array_equal(store.ids[: len(before)], before):  # a shard landed before one that was there
-            viewer.thumbnails.forget(STORE_OWNER)
         with contextlib.suppress(ValueError, OSError):  # no curve of a shard that is being replaced
             self.curve.add(store)
-        if viewer.truth is not None:
-            viewer.truth.follow(part)
-        viewer.store, viewer.part = store, part
+        viewer.store, viewer.part = store, of_store(store)
         self._tell()
         return True
 

@@ -78,6 +78,11 @@ class MapPane(Pane):
         if self.session.position != self._open:
             self._open = self._chosen = self.session.position
 
+    def follow(self, now: np.ndarray) -> None:
+        """The marked field stays the same one."""
+        self._open = int(now[self._open])
+        self._chosen = None if self._chosen is None else int(now[self._chosen])
+
     def _other(self) -> None:
         self.session.stage.reset_window()
         self.redraw()
@@ -100,7 +105,7 @@ class MapPane(Pane):
     def flat(self) -> FlatMap | None:
         """The map that is asked for, if it is worked out; that of fewer fields while the store grows."""
         found = self.session.viewer.maps.find(self.space, str(self._method.value))
-        return None if found is None or found.total > len(self._part) else found
+        return None if found is None or found.total > len(self._part) else found.at(self._part)
 
     @property
     def _part(self) -> "Part":

@@ -72,7 +72,7 @@ class PairPane(Pane):
         gui.add_markdown(
             "A field on the way shows nearly a mixture of A and B where the curve is low; a hill is a barrier."
         )
-        self._follow()
+        self._open_and_next()
 
     def enter(self) -> None:
         """A page that shows all of itself."""
@@ -85,9 +85,15 @@ class PairPane(Pane):
             handle.max = last  # type: ignore[attr-defined]
             handle.value = min(int(handle.value), last)
         if not self._is_chosen:
-            self._follow()
+            self._open_and_next()
 
-    def _follow(self) -> None:
+    def follow(self, now: np.ndarray) -> None:
+        """The ends stay the same fields."""
+        for handle in self._ends:
+            handle.max = len(self.session.collection) - 1  # type: ignore[attr-defined]
+            handle.value = int(now[int(handle.value)])
+
+    def _open_and_next(self) -> None:
         """The open field, and the next one in view."""
         session = self.session
         following = nearest_position(session.chosen, session.position, 1) if len(session.chosen) else session.position

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from apps.viewer.jobs import Job
 
 if TYPE_CHECKING:
@@ -60,6 +62,9 @@ class Pane(ABC):
 
     def changed(self) -> None:  # noqa: B027
         """The collection, or the field that is open, is another one."""
+
+    def follow(self, now: np.ndarray) -> None:  # noqa: B027
+        """The store grew: the field at position p stands at now[p] from here on."""
 
     def click(self, row: float, column: float) -> None:  # noqa: B027
         """A flat page was clicked, at shares of the canvas."""

@@ -59,7 +59,7 @@ class PicturePane(FieldPane):
         tiles: list[tuple[str, FieldBatch | Tensor | None]] = [("field", field), *altered]
         truth = self.session.viewer.truth
         if truth is not None and part.name == "store":
-            tiles.append(("original", truth.picture(row)))
+            tiles.append(("original", truth.picture(part, row)))
             tiles += [("difference", None)] * bool(self._difference.value)
         return tiles
 

@@ -1,12 +1,13 @@
 """Projections: clouds on a plane, by principal components or so that neighbours stay together."""
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import numpy as np
 
 from apps.viewer.clouds import ROOM, Cloud, spread
+from apps.viewer.collection import Part, grown_rows
 
 Progress = tuple[str, float]  # what is being done, and the share of it that is done
 
@@ -22,14 +23,19 @@ EXAGGERATION, LARGER = 12.0, 4.0  # of the first one; steps of the others: each 
 class FlatMap:
     """Fields `rows` (n,) of a part at `places` (n, 2), float32: x to the right, y upwards.
 
-    total: fields of the part; num_bad: left out, as their weights are not finite; note: how they came there.
+    total: fields that the part had then; num_bad: left out, as their weights are not finite; note: how they came there.
     """
 
+    part: Part
     rows: np.ndarray
     places: np.ndarray
     total: int
     num_bad: int
     note: str
+
+    def at(self, part: Part) -> "FlatMap":
+        """The same fields at the rows where they stand now that the part has grown."""
+        return self if part is self.part else replace(self, part=part, rows=grown_rows(self.part, part)[self.rows])
 
 
 Projecting = Generator[Progress, None, FlatMap]
@@ -41,7 +47,7 @@ def pca(cloud: Cloud) -> Projecting:
     note = f"the axes hold {percent(shares[0])} and {percent(shares[1])} of the variance"
     if num_fitted < len(cloud):
         note += f" of {num_fitted:,} fields"
-    return FlatMap(cloud.rows, places, len(cloud.part), cloud.num_bad, note)
+    return FlatMap(cloud.part, cloud.rows, places, len(cloud.part), cloud.num_bad, note)
 
 
 def tsne(cloud: Cloud) -> Projecting:
@@ -148,7 +154,7 @@ def _start(near: np.ndarray) -> np.ndarray:
 
 def _of_some(cloud: Cloud, rows: np.ndarray, places: np.ndarray, name: str) -> FlatMap:
     note = f"{name} of their first {min(NEAR_COMPONENTS, cloud.dim)} principal components"
-    return FlatMap(rows, places.astype(np.float32), len(cloud.part), cloud.num_bad, note)
+    return FlatMap(cloud.part, rows, places.astype(np.float32), len(cloud.part), cloud.num_bad, note)
 
 
 def percent(share: float) -> str:

@@ -52,7 +52,7 @@ class ScenePane(FieldPane):
         self._photographs: ViewSet | None = None
         self._place: Place | None = None  # where the browser stands, while it stands at one of them
         self._at_places = True  # whether that is of interest
-        self._scene: tuple[str, int] | None = None  # part and row whose places these are
+        self._scene: tuple[str, int] | None = None  # the field whose places these are
         self._left: Camera | None = None
 
     def enter(self) -> None:
@@ -75,9 +75,9 @@ class ScenePane(FieldPane):
     def _follow(self, first: bool = False) -> None:
         """Take over the places of the field that is open, and go there where it is another scene."""
         part, row = self.session.collection.place(self.session.position)
-        if self._scene == (part.name, row) and not first:
+        if self._scene == part.key(row) and not first:
             return
-        before, self._scene = self._places, (part.name, row)
+        before, self._scene = self._places, part.key(row)
         self._photographs, self._place, self._at_places = None, None, True
         self._set_places(stored(part, row))
         self._nodes.clear()
@@ -104,7 +104,7 @@ class ScenePane(FieldPane):
         if part.name != "store":
             return
         with self.session.telling("Reading the photographs of the scene"):
-            self._photographs = self.session.viewer.truth.photographs(row)
+            self._photographs = self.session.viewer.truth.photographs(part, row)
         self._set_places(of_photographs(self._photographs))
         self._place = self._standing()
         self._view.value = FREE if self._place is None else self._place.name

@@ -64,7 +64,7 @@ class Viewer:
         self.thumbnails, self.maps, self.panes = Thumbnails(), Maps(), PANES
         self.networks = Networks(self.config.networks, store)
         beside = self.config.beside
-        self.truth = None if beside is None else Truth(self.part, beside, self.config.images)
+        self.truth = None if beside is None else Truth(beside, self.config.images)
         self._sessions: dict[int, Session] = {}
         self._lock = threading.Lock()
         self._server = serve(self.config.host, self.config.port) if server is None else server

@@ -118,10 +118,11 @@ class Session:
             rows = grown_rows(before, part)
             self._own = moved(self._own, rows, part)
             self.collection = Collection([with_columns(part, self._own), *made])
-            if self.position < len(before):  # the open field stays the same one, wherever it stands now
-                self.position = int(rows[self.position])
-            else:
-                self.position += len(part) - len(before)
+            made_at = np.arange(sum(map(len, made))) + len(part)
+            now = np.concatenate([rows, made_at])
+            self.position = int(now[self.position])  # the open field stays the same one, wherever it stands now
+        for pane in self.panes.values():
+            pane.follow(now)
         self._headline.content = self.viewer.headline()
         self._running.update(self.viewer.store.complete)
         self.find(self.query)

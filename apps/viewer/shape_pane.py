@@ -52,7 +52,7 @@ class ShapePane(FieldPane):
         self._scene, self._surfaces = SurfaceScene(self.session.client), Surfaces()
         self._camera: tuple[np.ndarray, ...] | None = None
         self._framed = 0  # things that the camera was put for
-        self._original: tuple[int, Original] | None = None
+        self._original: tuple[tuple[str, int], Original] | None = None
         level = stored_level(self.session.viewer.part)[0]
         self._level = gui.add_slider("Level", min=level - 1.0, max=level + 1.0, step=0.01, initial_value=level)
         self._stored = gui.add_button("Level as stored")
@@ -128,7 +128,7 @@ class ShapePane(FieldPane):
         """The original of the open field, if it has been read."""
         part, row = self.session.collection.place(self.session.position)
         known = self._original
-        return known[1] if known is not None and known[0] == row and part.name == "store" else None
+        return known[1] if known is not None and known[0] == part.key(row) else None
 
     def _read_original(self) -> None:
         """Read the original of the open field where it is asked for: to be seen, or to measure distances to."""
@@ -136,7 +136,7 @@ class ShapePane(FieldPane):
         asked = self._shows_original() or self._colour.value == ERROR
         truth = self.session.viewer.truth
         if asked and truth is not None and part.name == "store" and self._known_original() is None:
-            self._original = (row, Original(truth.mesh(row)))
+            self._original = (part.key(row), Original(truth.mesh(part, row)))
 
     def _take_level(self, field: "FieldBatch") -> Level:
         """Let the slider reach the levels that this field has; its value stays, if that is one of them."""

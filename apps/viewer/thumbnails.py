@@ -24,16 +24,16 @@ def owner_of(part: Part, client_id: int) -> int:
 
 
 class Thumbnails:
-    """uint8 (side, side, 3) by part, row and side; shared by all sessions. The longest unseen go first."""
+    """uint8 (side, side, 3) by owner, field and side; shared by all sessions. The longest unseen go first."""
 
     def __init__(self, room: int = ROOM) -> None:
         self._room, self._used = room, 0
-        self._kept: OrderedDict[tuple[int, str, int, int], np.ndarray] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, tuple[str, int], int], np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, part: Part, row: int, side: int, owner: int = 0) -> np.ndarray | None:
         """The picture, if it is there. owner: of the part, so that parts made by two sessions are not mistaken."""
-        key = (owner, part.name, row, side)
+        key = (owner, part.key(row), side)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -44,7 +44,7 @@ class Thumbnails:
         pictures = list(thumbnails(part, rows, side))
         with self._lock:
             for row, picture in zip(rows.tolist(), pictures, strict=True):
-                key = (owner, part.name, row, side)
+                key = (owner, part.key(row), side)
                 self._used += picture.nbytes if key not in self._kept else 0
                 self._kept[key] = picture
                 self._kept.move_to_end(key)

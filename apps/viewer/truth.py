@@ -2,7 +2,6 @@
 
 import threading
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from apps.viewer.collection import Part
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fitting.signals.image import ImageSignals
     from fitting.signals.views import ViewSet
     from neuralfields.render.mesh import Mesh
 
@@ -23,43 +23,38 @@ class Truth:
     Raises ValueError, when first asked, for a source that is not there or has other originals.
     """
 
-    def __init__(self, part: Part, source: str, images: ImageOptions) -> None:
-        self._part, self._source, self._options = part, source, images
+    def __init__(self, source: str, images: ImageOptions) -> None:
+        self._source, self._options = source, images
         self._lock = threading.Lock()
-        self._views: tuple[int, ViewSet] | None = None
+        self._images: tuple[ImageSignals, dict[int, int]] | None = None  # and the place of each id
+        self._views: tuple[tuple[str, int], ViewSet] | None = None
 
-    def follow(self, part: Part) -> None:
-        """Go on with the fields of the same store, of which there are more now."""
-        self._part = part
-
-    def picture(self, row: int) -> "Tensor":
+    def picture(self, part: Part, row: int) -> "Tensor":
         """The picture that a field was fitted to: (H, W, C) in [0, 1]."""
+        from apps.render import source_images
+
         with self._lock:
+            if self._images is None:
+                found = source_images(part.meta, self._source, replace(self._options, limit=None))
+                self._images = found, {int(number): place for place, number in enumerate(found.ids)}
             images, places = self._images
         # Several fits of one image have ids of their own, and the image's as their group.
-        number = int(self._part.column("group" if "group" in self._part.columns else "id")[row])
+        number = int(part.column("group" if "group" in part.columns else "id")[row])
         if number not in places:
             raise ValueError(f"beside={self._source!r}: has no image with id {number}; expected those of the store")
         return images.values(np.array([places[number]]))[0]
 
-    def mesh(self, row: int) -> "Mesh":
+    def mesh(self, part: Part, row: int) -> "Mesh":
         """The shape that a field was fitted to, in the box."""
         from apps.render_shapes import original
 
-        return original(self._source, str(self._part.column("name")[row]))
+        return original(self._source, str(part.column("name")[row]))
 
-    def photographs(self, row: int) -> "ViewSet":
+    def photographs(self, part: Part, row: int) -> "ViewSet":
         """The photographs that a radiance field was fitted to and those held out, of the last scene asked for."""
         from apps.viewer.photographs import photographs
 
         with self._lock:
-            if self._views is None or self._views[0] != row:
-                self._views = (row, photographs(self._part, row, self._source))
+            if self._views is None or self._views[0] != part.key(row):
+                self._views = (part.key(row), photographs(part, row, self._source))
             return self._views[1]
-
-    @cached_property
-    def _images(self):
-        from apps.render import source_images
-
-        found = source_images(self._part.meta, self._source, replace(self._options, limit=None))
-        return found, {int(number): place for place, number in enumerate(found.ids)}

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 import urllib.request
+from dataclasses import replace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -11,9 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from apps.viewer.collection import Collection, of_batch
+from apps.options import ImageOptions
+from apps.viewer.collection import Collection, of_batch, of_store
 from apps.viewer.live import AT_ONCE, MeanCurve, reopened
+from apps.viewer.map_pane import MapPane
+from apps.viewer.maps import Maps
+from apps.viewer.networks import Networks
+from apps.viewer.pair_pane import PairPane
 from apps.viewer.session import Session
+from apps.viewer.spaces import spaces
+from apps.viewer.truth import Truth
 from neuralfields import SIREN, inits
 from neuralfields.store import open_store
 from neuralfields.store_writer import StoreWriter
@@ -102,17 +110,59 @@ def test_a_store_is_reopened_only_where_it_grew(writer):
     assert reopened(store) is None
 
 
-def test_a_shard_that_lands_before_another_forgets_the_thumbnails(writer, serve, monkeypatch):
+def test_thumbnails_stay_with_their_fields_as_shards_land_before_them(writer, serve, monkeypatch):
     monkeypatch.setattr("apps.viewer.server.POLL_S", 600.0)
     write(writer, 1)
     viewer = serve(open_store(writer.path))
-    viewer.thumbnails.draw(viewer.part, np.array([0]), 16, -1)
-    write(writer, 2)
-    assert viewer.live.look()
-    assert viewer.thumbnails.find(viewer.part, 0, 16, -1) is not None
+    (drawn,) = viewer.thumbnails.draw(viewer.part, np.array([0]), 16, -1)
+    for shard in (2, 0):
+        write(writer, shard)
+        assert viewer.live.look()
+    assert viewer.thumbnails.find(viewer.part, 3, 16, -1) is drawn
+    assert viewer.thumbnails.find(viewer.part, 0, 16, -1) is None
+
+
+def test_dots_stay_with_their_fields_as_shards_land_before_them(writer):
+    write(writer, 1)
+    part = of_store(open_store(writer.path))
+    maps, (weights, *_) = Maps(), spaces(Networks((), part.fields), part.spec)[0]
+    for _ in maps.make(part, weights, "PCA"):
+        pass
+    flat = maps.find(weights, "PCA")
+    assert flat is not None
+    assert flat.at(part).rows.tolist() == [0, 1, 2]
+    write(writer, 0)
+    grown = of_store(open_store(writer.path))
+    for _ in range(2):
+        flat = flat.at(grown)
+        assert (flat.rows.tolist(), flat.total) == ([3, 4, 5], 3)
+
+
+def test_panes_are_told_where_fields_stand_as_shards_land_before_them(writer, serve, monkeypatch):
+    monkeypatch.setattr("apps.viewer.server.POLL_S", 600.0)
+    write(writer, 1)
+    viewer = serve(open_store(writer.path))
+    start = Collection([viewer.part, of_batch("made", viewer.part.fields[0:2], {}, viewer.part)])
+    session: Any = MagicMock(viewer=viewer, collection=start, position=0, _own={})
+    pair, dots = PairPane(session), MapPane(session)
+    pair._ends = [MagicMock(value=2), MagicMock(value=4)]
+    dots._open, dots._chosen = 0, 1
+    session.panes = {"pair": pair, "map": dots}
     write(writer, 0)
     assert viewer.live.look()
-    assert viewer.thumbnails.find(viewer.part, 0, 16, -1) is None
+    Session.store_grew(session)
+    assert [end.value for end in pair._ends] == [5, 7]
+    assert (dots._open, dots._chosen, session.position) == (3, 4, 3)
+
+
+def test_an_original_is_that_of_a_row_of_the_part_that_is_asked_of(writer, pictures):
+    truth = Truth(str(pictures), ImageOptions())
+    meta = {"signal": {"kind": "images", "shape": [6, 6], "channels": 1}}
+    values = np.load(pictures)["images"] / 255
+    for shard in (1, 0):  # the field of row 0 is another one once both have landed
+        write(writer, shard)
+        part = replace(of_store(open_store(writer.path)), meta=meta)
+        np.testing.assert_allclose(truth.picture(part, 0)[..., 0], values[3 * shard], atol=1e-6)
 
 
 def test_a_made_field_stays_open_while_the_store_grows(writer, serve, look, monkeypatch):

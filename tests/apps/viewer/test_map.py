@@ -25,7 +25,8 @@ FRAME = Frame((400, 600), 50, 20, 350, 520)
 
 def flat_of(places: list[list[float]], total: int | None = None, num_bad: int = 0) -> FlatMap:
     array = np.array(places, np.float32)
-    return FlatMap(np.arange(len(array)), array, total or len(array), num_bad, "a note")
+    part: Any = None  # of no store
+    return FlatMap(part, np.arange(len(array)), array, total or len(array), num_bad, "a note")
 
 
 def open_map(look: Callable[..., Look], viewer: Any) -> Look:
