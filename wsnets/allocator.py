@@ -13,6 +13,7 @@ _SETTINGS = (
     (-4, 0, "MALLOC_MMAP_MAX_"),
     (-1, 2**31 - 1, "MALLOC_TRIM_THRESHOLD_"),
     (-2, 2**20, "MALLOC_TOP_PAD_"),
+    (-8, 1, "MALLOC_ARENA_MAX"),  # heaps of single threads keep nothing
 )
 ENVIRONMENT = {variable: str(value) for _, value, variable in _SETTINGS}
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -19,6 +20,7 @@ from torch import Generator, Tensor, nn
 from neuralfields import optimizers, philox
 from wsnets import checkpoint
 from wsnets.allocator import keep_freed_memory
+from wsnets.lanes import Lanes, most
 from wsnets.prefetch import ahead
 from wsnets.processes import Processes
 
@@ -180,12 +182,13 @@ def run(
     loop = _Loop(model, task, config, file, at_once, processes or Processes())
     if file.is_file():
         _restore(loop.state, file, identity)
-    while not loop.finished():
-        loop.epoch(tick)
-        if loop.processes.lead:
-            _save(loop.state, file, identity)
-        if progress is not None:
-            progress(loop.state)
+    with loop.lanes:
+        while not loop.finished():
+            loop.epoch(tick)
+            if loop.processes.lead:
+                _save(loop.state, file, identity)
+            if progress is not None:
+                progress(loop.state)
     return loop.state
 
 
@@ -217,6 +220,9 @@ class _Loop:
         enough = f"at least {self.at_once * (world - 1) + 1}, so that each of {world} processes has a piece"
         check("batch", self.batch, pieces >= world, enough)
         self.order = (-1, torch.empty(0))
+        groups = self.state.optimizer.param_groups
+        self.learned = [p for group in groups for p in group["params"] if p.requires_grad]
+        self.lanes = Lanes(most(self._count(), self.learned))
 
     def finished(self) -> bool:
         """Whether all steps, the time budget or the patience are used up."""
@@ -239,7 +245,8 @@ class _Loop:
             share = self._share(step)
             if share >= 1.0:
                 break
-            total += self._step(step, share, fetched)
+            with self.lanes.divided():
+                total += self._step(step, share, fetched)
             done += 1
             state.samples += self.batch
             state.seconds = before + time.perf_counter() - started
@@ -273,24 +280,27 @@ class _Loop:
             group["lr"] = rate
         state.model.train()
         state.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        for _ in range(self._count()):
-            (_, (lane, positions)), batch, waited = next(fetched)
-            state.waited += waited
-            draws = generator(config.seed, STREAM_STEP, step, lane, self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss = self.task.loss(state.model, batch, draws) * (len(positions) / self.batch)
-            loss.backward()
-            total += loss.detach()
+        total = self.lanes.add_gradients(self.learned, self._losses(step, fetched))
         total = self.processes.sum_gradients(state.model, total)
         if not math.isfinite(total.item()):
             raise ValueError(self._diverged(total.item(), step))
         if config.clip > 0:
-            learned = [p for group in state.optimizer.param_groups for p in group["params"]]
-            optimizers.clip_gradients(learned, config.clip)
+            optimizers.clip_gradients(self.learned, config.clip)
         state.optimizer.step()
         self._average(step)
         return total.item()
+
+    def _losses(self, step: int, fetched: Iterator) -> Iterator[Callable[[], Tensor]]:
+        """What gives the share of a step's loss of each of this process's pieces."""
+        for _ in range(self._count()):
+            (_, (number, positions)), batch, waited = next(fetched)
+            self.state.waited += waited
+            yield partial(self._loss, step, number, len(positions) / self.batch, batch)
+
+    def _loss(self, step: int, number: int, share: float, batch: Any) -> Tensor:
+        draws = generator(self.config.seed, STREAM_STEP, step, number, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return self.task.loss(self.state.model, batch, draws) * share
 
     def _diverged(self, loss: float, step: int) -> str:
         kept = f"{self.file} holds the run up to epoch {self.state.epoch}" if self.state.epoch else "no epoch is kept"

@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ def main(request: dict) -> None:
         return
     make = public if request["public"] else ours
     if request["count"]:  # in a process of its own, whose memory does not count
+        torch.set_num_threads(1)  # operations of other threads would not be counted
         flop = counted(make(request["model"], *problem(_COUNTED))) / _COUNTED
         print(json.dumps({"gflop_per_sample": flop / 1e9}), flush=True)
         return
@@ -86,6 +88,7 @@ def ours(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], floa
     from neuralfields.optimizers import AdamW, clip_gradients
     from wsnets import models
     from wsnets.features import Normaliser, weight_features
+    from wsnets.lanes import Lanes, most
 
     settings, draws = models.kind(name)(), torch.Generator().manual_seed(0)
     model = models.build_reader(settings, fields.spec, 10, draws).train()
@@ -95,19 +98,20 @@ def ours(name: str, fields: "FieldBatch", labels: "Tensor") -> Callable[[], floa
     mode = "per_layer" if settings.normalise == "per_weight" else settings.normalise
     normaliser, count = Normaliser.fit(mode, [fields]), len(fields)
     at_once = settings.fields_at_once or count
+    lanes = Lanes(most(-(-count // at_once), learned))
+
+    def loss(start: int) -> "Tensor":
+        part = fields[start : start + at_once]
+        logits = model(normaliser(weight_features(part)), torch.Generator().manual_seed(start))
+        return nn.functional.cross_entropy(logits, labels[start : start + at_once]) * (len(part) / count)
 
     def once() -> float:
         optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for start in range(0, count, at_once):
-            part = fields[start : start + at_once]
-            logits = model(normaliser(weight_features(part)), draws)
-            loss = nn.functional.cross_entropy(logits, labels[start : start + at_once]) * (len(part) / count)
-            loss.backward()
-            total += loss.item()
-        clip_gradients(learned, 10.0)
-        optimizer.step()
-        return total
+        with lanes.divided():
+            total = lanes.add_gradients(learned, (partial(loss, start) for start in range(0, count, at_once)))
+            clip_gradients(learned, 10.0)
+            optimizer.step()
+        return total.item()
 
     return once
 
