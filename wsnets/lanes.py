@@ -12,12 +12,12 @@ from torch import Tensor
 from wsnets.prefetch import ahead
 
 _MOST = 4  # more would mostly wait for Python's lock
-_PARAMETERS = 1 << 22  # networks of more have products that keep all threads busy, and gradients too large to hold twice
-_SWITCH_S = 1e-4  # between two threads that want that lock; by default fifty times as long, several steps of a small model
+_PARAMETERS = 1 << 22  # networks of more have products that keep all threads busy, and gradients too large to hold
+_SWITCH_S = 1e-4  # between two threads that want that lock; by default fifty times as long, as a whole small piece
 
 
 class Lanes:
-    """So many threads, each with its share of torch's; with one, the thread that calls does the work. A context manager.
+    """So many threads, each with its share of torch's; if it is one, the thread that calls. A context manager.
 
     Gradients are added in the order of the pieces: they are the same, bit for bit, on any number of lanes that have one
     of torch's threads each.

@@ -16,12 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apps.bench import gpu_rows
 from apps.bench.gpu_rows import GpuRow
 from apps.bench.gpu_worker import Broken, Job, Worker
 from apps.bench.rows import now, versions
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 ROOT = Path(__file__).resolve().parents[2]
 _LOSS_S = 10  # what ending a part and its process takes, and starting another
@@ -97,7 +100,7 @@ def run_parts(
             say(left_out[-1])
             continue
         later = sum(other.seconds for other in parts[place + 1 :])
-        outcome = run_part(part, max(part.seconds, left - later - _LOSS_S if later else left))
+        outcome = run_part(part, max(part.seconds, left - later - _LOSS_S))
         rows += outcome.rows
         failures += outcome.failures
         left_out += outcome.left_out
@@ -187,8 +190,8 @@ def make_jobs(settings: tuple[Path, int], matmul: dict[str, float]) -> dict[str,
             broken: list[str] = []
             names = gpu_plan.precisions(case.spec)
             for rows in gpu_fit.measure(case, names, peers, matmul, rounds, event_seconds, broken.append, left):
-                yield Outcome(tuple(rows))
-            yield Outcome(failures=tuple(broken))
+                yield Outcome(tuple(rows), failures=tuple(broken))
+                broken.clear()
 
         return run
 
@@ -197,8 +200,8 @@ def make_jobs(settings: tuple[Path, int], matmul: dict[str, float]) -> dict[str,
             if not (data / one.file).is_file():
                 yield Outcome(left_out=(f"population {one.name}: left out, there is no {one.file} in {data}",))
                 return
-            rows = gpu_population.measure(one, data, gpu_plan.precisions(one.work.spec), matmul)
-            yield Outcome(tuple(rows), failures=gpu_population.shortfalls(rows))
+            for rows in gpu_population.measure(one, data, gpu_plan.precisions(one.work.spec), matmul):
+                yield Outcome(tuple(rows), failures=gpu_population.shortfalls(rows))
 
         return run
 
@@ -222,7 +225,8 @@ def _checks(left: float, shares: int) -> Outcome:
 
     sanitizer = gpu_checks.find_sanitizer()
     absent = () if sanitizer else ("compute-sanitizer is not installed: memcheck and racecheck are left out",)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    found = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # the packages may lie there
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(found), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     environment.pop("TRITON_INTERPRET", None)
     end = time.monotonic() + left - _LOSS_S  # before the alarm, which would lose what the others found
     pool = ProcessPoolExecutor(shares, mp_context=get_context("spawn"))
@@ -233,12 +237,22 @@ def _checks(left: float, shares: int) -> Outcome:
         # What did not compile is compiled, or said, where it is measured; what is at it would disturb what comes next.
         wait([one for one in compiling if not one.cancel()], max(0.0, end - time.monotonic()))
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        end_pool(pool)
     good = tuple(outcome.line for outcome in outcomes if outcome.ok)
     bad = [outcome for outcome in outcomes if not outcome.ok]
     for outcome in bad:
         print(f"--- {outcome.name}\n{outcome.detail}", file=sys.stderr)
     return Outcome(lines=(*absent, *good), failures=tuple(outcome.line for outcome in bad))
+
+
+def end_pool(pool: "ProcessPoolExecutor") -> None:
+    """End a pool with its processes, whatever they are doing: a kernel that never ends would keep the card."""
+    processes = [*(pool._processes or {}).values()]
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(_LOSS_S)
 
 
 def compilations() -> list[tuple[Any, str]]:
@@ -341,11 +355,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.page:
         write_page(options.out)
         return 0
+    begin = time.monotonic()  # what is imported next takes its seconds, too
     reason = no_gpu()
     if reason is not None:
         print(f"gpu-check: {reason}", file=sys.stderr)
         return 2
-    begin = time.monotonic()
     worker = Worker(make_jobs, (options.data, options.rounds))
     parts = make_parts(options.shares, worker)
     chosen = [part for part in parts if not options.only or part.name.startswith(tuple(options.only))]

@@ -54,10 +54,11 @@ def measure(
 ) -> Iterator[list[GpuRow]]:
     """Rows of one case, our default precision first; the ratio is that of the side's time to the default's.
 
-    Given twice: ours by one round, before the peers take their time to compile, then all by all rounds. A peer that
-    does not run here, or not in the seconds left, is left out, with a line that says why; so is a precision of ours,
-    whose line goes to `broke`. A fit of ours that strays from float32 torch is a line for `broke` too, and measured
-    all the same. The default precision raises whatever it raises.
+    Given as they are found: ours by one round, one precision more each time, before the peers take their time to
+    compile, then all by as many of the rounds as there are seconds for. A peer that does not run here, or
+    not in the seconds left, is left out, with a line that says why; so is a precision of ours, whose line goes to
+    `broke`. A fit of ours that strays from float32 torch is a line for `broke` too, and measured all the same. The
+    default precision raises whatever it raises.
 
     precisions: of ours, the default first; peers: some of PEERS; matmul: rate by precision; timed: runs an action and
     returns its seconds on the device.
@@ -65,39 +66,42 @@ def measure(
     end = time.monotonic() + left
     work = build(case, case.fields)
     slices: list[Slice] = []
+    once: list[list[float]] = []
     for name in precisions:
-        piece = _slice("triton", name, Ours(work, name), case.steps)
+        side = Ours(work, name)
+        piece = _slice("triton", name, side, case.steps)
         try:
-            piece.action()  # copies and compilation are not what is measured
+            side.advance(1)  # copies and compilation are not what is measured
+            seconds = timed(piece.action)
         except Exception as error:
             if name == precisions[0]:
                 raise
             broke(f"fit {case.name}: triton, {name}: {_one_line(error)}")
             continue
         slices.append(piece)
+        once.append([seconds / (piece.fields * piece.steps)])
         stray = strays(case, name)
         if stray is not None:
             broke(f"fit {case.name}: triton, {name}: {stray}")
-    once = [[timed(piece.action) / (piece.fields * piece.steps)] for piece in slices]
-    yield rows(case, slices, once, matmul)
+        yield rows(case, slices, once, matmul)
     round_s = sum(seconds * piece.fields * piece.steps for (seconds,), piece in zip(once, slices, strict=True))
-    turns = max(2, min(rounds, int(_CASE_S / round_s)))
+    turns = max(1, min(rounds, int(min(_CASE_S, end - time.monotonic()) / round_s)))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
         for name in peers:
-            spare = end - time.monotonic() - _CASE_S - _COMPILING_S[name]
+            spare = end - time.monotonic() - turns * round_s - _COMPILING_S[name]
             if spare < 0:
                 print(f"{case.name}: {name} is left out: it would take {-spare:.0f} s too long", flush=True)
                 continue
             try:
-                side = make_peer(name, case)
-                side.advance(1)
-                steps = fill(lambda side=side: side.advance(1), timed, _SLICE_S, least=2)
+                peer = make_peer(name, case)
+                peer.advance(1)
+                steps = fill(lambda peer=peer: peer.advance(1), timed, _SLICE_S, least=2)
             except Exception as error:  # of a library that is not ours, and no reason to lose what is
                 print(f"{case.name}: {name} is left out: {_one_line(error)}", flush=True)
                 continue
-            slices.append(_slice(name, PEER_PRECISION, side, steps))
+            slices.append(_slice(name, PEER_PRECISION, peer, steps))
         yield rows(case, slices, take_turns(slices, turns, timed), matmul)
     finally:
         torch.set_float32_matmul_precision(before)

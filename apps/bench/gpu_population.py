@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,8 +68,8 @@ OURS, REFERENCE = "{backend}, disk to store", "torch.func"
 
 def measure(
     population: Population, data: Path, precisions: tuple[str, ...], matmul: dict[str, float], backend: str = "triton"
-) -> list[GpuRow]:
-    """Fit a population once: its rate from disk to a written store, its mean PSNR, and that of float32 torch.
+) -> Iterator[list[GpuRow]]:
+    """Fit a population once: its rate from disk to a written store and its mean PSNR, then that of float32 torch too.
 
     precisions: of the backend, first that which "auto" is. Raises FileNotFoundError where the file is not in the data
     folder.
@@ -93,10 +93,10 @@ def measure(
     if found != (population.count, population.shape):
         raise ValueError(f"{path} has {found[0]} images of {found[1]}: expected {population.count}, {population.shape}")
     row = _row(population, seconds, float(psnr.mean()), taken, matmul, precisions[0], backend)
-    if backend != "triton" or population.stops:
-        return [row]
-    sample = parts[0].select(slice(0, SAMPLE))
-    return [row, *_references(row, sample, spec, config, precisions, float(psnr[: len(sample)].mean()))]
+    yield [row]
+    if backend == "triton" and not population.stops:
+        sample = parts[0].select(slice(0, SAMPLE))
+        yield [row, *_references(row, sample, spec, config, precisions, float(psnr[: len(sample)].mean()))]
 
 
 def config_of(population: Population, backend: str = "triton") -> FitConfig:

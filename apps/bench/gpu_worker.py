@@ -6,6 +6,7 @@ interrupted: neither may cost what the other parts would have measured.
 
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import get_context, parent_process
@@ -42,7 +43,8 @@ class Worker:
             self._process.start()
             other.close()
         try:
-            self._pipe.send((name, left, self.shared))
+            # Until when, and not how long: the clock is the machine's, and a process that starts takes its seconds.
+            self._pipe.send((name, time.monotonic() + left, self.shared))
             answer, trouble, more = self._pipe.recv()
             while more:
                 yield answer
@@ -74,13 +76,13 @@ def _serve(pipe: Connection, make: Callable[[Any, dict], dict[str, Job]], settin
     jobs: dict[str, Job] = {}
     while True:
         try:
-            name, left, sent = pipe.recv()
+            name, until, sent = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
         try:
             shared.update(sent)
             jobs = jobs or make(settings, shared)
-            for answer in jobs[name](left):
+            for answer in jobs[name](until - time.monotonic()):
                 pipe.send((answer, "", True))
             trouble = ""
         except Exception as error:

@@ -69,7 +69,9 @@ def run(task: StepTask, on_progress: OnProgress | None = None) -> StepResult:
     flat = task.start.flat().detach().to(torch.float32, copy=True)
     steps = np.zeros(count, np.int32)
     curves = np.full((count, -(-config.steps // config.curve_every)), np.nan, np.float32)
-    lanes = [Lane(task, device, one) for device in _devices() for one in range(1 if device.type == "cpu" else 2)]
+    devices = _devices()
+    # In this order few parts go to as many devices as there are.
+    lanes = [Lane(task, device, one) for one in range(1 if devices[0].type == "cpu" else 2) for device in devices]
     done = 0
 
     def collect(lane: Lane) -> None:

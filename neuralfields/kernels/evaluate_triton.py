@@ -96,7 +96,8 @@ def forward_raw(fields: FieldBatch, encoded: Tensor, precision: str = DEFAULT_PR
             raise ValueError(f"{name} is {value.dtype} on {value.device}: expected torch.float32 on {where}")
     if len(fields) == 0 or encoded.shape[-2] == 0:
         return torch_forward_raw(fields, encoded)
-    return _Evaluate.apply(fields.flat(), encoded, spec, precision)  # type: ignore[no-any-return]
+    # Contiguous out here: a copy made inside would be saved in place of what gradients of gradients are asked for.
+    return _Evaluate.apply(fields.flat(), encoded.contiguous(), spec, precision)  # type: ignore[no-any-return]
 
 
 class _Evaluate(torch.autograd.Function):
@@ -104,7 +105,6 @@ class _Evaluate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, flat: Tensor, encoded: Tensor, spec: FieldSpec, precision: str) -> Tensor:
-        encoded = encoded.contiguous()
         ctx.save_for_backward(flat, encoded)
         ctx.spec, ctx.precision = spec, precision
         return _values(flat, encoded, spec, precision)

@@ -69,6 +69,17 @@ def test_gradients_of_gradients_are_as_near_to_float64_as_torchs(own: bool) -> N
     assert_as_near_as_torch(draw(replace(SINE, scale=(0.5,), offset=(0.0,), out_dim=1), own), eikonal)
 
 
+def test_gradients_of_gradients_in_coordinates_of_any_memory_layout() -> None:
+    fields, coords = draw(replace(SINE, scale=(0.5,), offset=(0.0,), out_dim=1), own=True)
+    found = []
+    for layout in (coords, coords.transpose(1, 2).contiguous().transpose(1, 2)):
+        leaf = layout.to(DEVICE).requires_grad_()
+        values = evaluate(fields.to(DEVICE), leaf, backend="triton")
+        found.append(torch.autograd.grad(eikonal(values, leaf), leaf)[0])
+    assert not leaf.is_contiguous()
+    assert torch.equal(*found)
+
+
 def test_the_kernel_is_what_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = draw(SINE)
     kernel, calls = evaluate_triton._values, []

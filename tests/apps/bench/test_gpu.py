@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -204,6 +206,18 @@ def test_checks_run_at_once_and_a_late_one_is_ended() -> None:
     assert (good.ok, good.line) == (True, "good: 3 laws, 0 failed")
     assert (bad.ok, bad.line) == (False, "bad: failed with status 1: failed: some law")
     assert (late.ok, late.line, late.detail) == (False, "late: did not finish in time", "begun")
+
+
+def test_a_pool_ends_with_what_is_at_work() -> None:
+    begin = time.monotonic()
+    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    late = [pool.submit(time.sleep, 60) for _ in range(6)]
+    processes = [*pool._processes.values()]
+    gpu.end_pool(pool)
+    assert all(process.exitcode is not None for process in processes)
+    while not all(one.done() for one in late):
+        assert time.monotonic() - begin < 40
+        time.sleep(0.01)
 
 
 def test_what_a_late_check_has_started_ends_with_it(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_peer_that_breaks_is_left_out_with_a_line(
     assert capsys.readouterr().out == "2-9-8-2 @25: jax is left out: RuntimeError: no compiler\n"
     bad, stray = "bad: ValueError: no such precision", "tf32x3: off"
     assert lines == [f"fit 2-9-8-2 @25: triton, {said}" for said in (stray, bad)]
-    _, (row,) = gpu_fit.measure(SMALL, ("tf32x3",), ("jax",), {}, 2, timed, lines.append, left=20.0)
+    _, (row,) = gpu_fit.measure(SMALL, ("tf32x3",), ("jax",), {}, 2, timed, lines.append, left=10.0)
     assert (row.side, row.ratio) == ("triton", 1.0)
     assert capsys.readouterr().out == "2-9-8-2 @25: jax is left out: it would take 7 s too long\n"
 
@@ -138,16 +138,16 @@ def test_a_population_is_fitted_from_file_to_store(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "some.npz", x_train=pixels[:4], y_train=np.arange(4), x_test=pixels[4:], y_test=np.arange(2))
     population = Population("some", "some.npz", "siren-mnist", 30, ("train", "test"), (8, 8, 1), 6)
-    (row,) = gpu_population.measure(population, tmp_path, ("fp32",), {"fp32": 1e12}, backend="torch")
+    ((row,),) = gpu_population.measure(population, tmp_path, ("fp32",), {"fp32": 1e12}, backend="torch")
     assert (row.fields, row.steps, row.case) == (6, 30, "some, 2-32-32-1 @64, siren-mnist")
     assert row.seconds is not None
     assert row.rate == pytest.approx(6 / row.seconds)
     assert row.psnr is not None
     assert 5 < row.psnr < 40
     with pytest.raises(ValueError, match="has 6 images of"):
-        gpu_population.measure(replace(population, count=7), tmp_path, ("fp32",), {}, backend="torch")
+        next(gpu_population.measure(replace(population, count=7), tmp_path, ("fp32",), {}, backend="torch"))
     with pytest.raises(FileNotFoundError, match=r"expected a folder with other\.npz"):
-        gpu_population.measure(replace(population, file="other.npz"), tmp_path, ("fp32",), {}, backend="torch")
+        next(gpu_population.measure(replace(population, file="other.npz"), tmp_path, ("fp32",), {}, backend="torch"))
 
 
 def test_a_population_that_ends_too_low_is_told() -> None:
@@ -162,7 +162,7 @@ def test_a_population_may_end_where_its_recipe_says(tmp_path: Path) -> None:
     pixels = np.full((3, 8, 8, 3), 90, np.uint8)
     np.savez(tmp_path / "some.npz", x_train=pixels, y_train=np.arange(3))
     population = Population("some", "some.npz", "implicit-zoo-cifar10", 600, ("train",), (8, 8, 3), 3)
-    (row,) = gpu_population.measure(replace(population, stops=True), tmp_path, ("fp32",), {}, backend="torch")
+    ((row,),) = gpu_population.measure(replace(population, stops=True), tmp_path, ("fp32",), {}, backend="torch")
     assert row.case == "some, 2-64-64-3 @64, implicit-zoo-cifar10, to 30 dB"
     assert row.note.endswith("; 500 steps on average")  # flat pictures are there by the least that the recipe takes
     assert row.psnr is not None

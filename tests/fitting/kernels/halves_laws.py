@@ -30,6 +30,7 @@ SHIPPED = [
     Case((2, 32, 20, 1), loss="bce", batch=40, points=50),
     Case((3, 64, 50, 64, 1), batch=70, points=150),
     Case((3, 64, 50, 64, 4), "relu", points=70),
+    Case((2, 64, 50, 1), points=70),  # of one output: another instruction multiplies
 ]
 # Of the sums over terms: the largest share of its size that a gradient may be off by, for operands of 8 bits.
 BF16 = 2.0**-6
@@ -60,7 +61,10 @@ def test_the_fit_follows_float64(case: Case, precision: str, monkeypatch: pytest
 def test_shipped_tiles_follow_float64_and_fit_every_field_alike(case: Case) -> None:
     many = 4096 if torch.cuda.is_available() else 2
     task = make_task(case, many, steps=3, precision="mixed")
-    assert halves_tiles.tile(task.start.spec, "mixed") is not None
+    if halves_tiles.chip() == 90:
+        assert halves_tiles.tile(task.start.spec, "mixed") is not None
+    else:
+        pytest.skip(f"mixed precision: {halves_tiles.ACCEPTED}")
     first, again = step_triton.run(task), step_triton.run(task)
     assert_equal(again, first)
     few = make_task(case, 2, steps=3, precision="mixed")
