@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from neuralfields import optimizers, philox
 from wsnets import checkpoint
 from wsnets.allocator import keep_freed_memory
-from wsnets.lanes import Lanes, most
+from wsnets.lanes import Lanes, most, together
 from wsnets.prefetch import ahead
 from wsnets.processes import Processes
 
@@ -28,8 +28,6 @@ Schedule = Literal["cosine", "constant"]
 Optimizer = Literal["adamw", "adam"]
 Precision = Literal["fp32", "bf16"]
 STREAM_MODEL, STREAM_EPOCH, STREAM_STEP = 17, 18, 19
-# A GPU has no cache to keep to, and a step of few items leaves it waiting for launches.
-_GPU_TIMES = 8
 # Parts of a time budget that the learning rate distinguishes.
 _PARTS = 10_000
 
@@ -105,14 +103,6 @@ def check(name: str, value: object, ok: bool, accepted: str) -> None:
     """Raise ValueError naming the setting, its value and what would be accepted, unless ok."""
     if not ok:
         raise ValueError(f"{name}={value!r}: expected {accepted}")
-
-
-def together(at_once: int, share: int, device: torch.device) -> int:
-    """Items that go through a model together: at_once, which suits a processor's cache; share: a process's part of a
-    batch, for at_once = 0, and never exceeded on a GPU, which takes eight times as many."""
-    if device.type == "cuda" and at_once:
-        return min(at_once * _GPU_TIMES, share)
-    return at_once or share
 
 
 def choose_device(name: str) -> torch.device:

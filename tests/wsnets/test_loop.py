@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsnets.heads import VectorHead
-from wsnets.loop import LoopConfig, RunState, generator, learning_rate, run, together
+from wsnets.lanes import together
+from wsnets.loop import LoopConfig, RunState, generator, learning_rate, run
 from wsnets.processes import Processes
 
 CONFIG = LoopConfig(epochs=30, batch=16, lr=0.1, ema=0.9)
