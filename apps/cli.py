@@ -18,6 +18,7 @@ READER_GONE = 141  # what a shell reports for a program whose output nobody read
 
 # What a person can cause, besides ValueError: a path, a full disk.
 BAD_INPUT_ERRORS = (ValueError, OSError)
+NO_MEMORY = "can't allocate memory"  # in what torch raises, a RuntimeError
 
 
 class Command(NamedTuple):
@@ -108,6 +109,9 @@ def main(argv: list[str] | None = None) -> int:
         code = _main(words)
         sys.stdout.flush()
         return code
+    except KeyboardInterrupt:  # before or after the command itself
+        print("\nnf: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -167,15 +171,18 @@ def _run(function: Callable[..., int | None], options: Any) -> int:
         output.close()
         return code or 0
     except KeyboardInterrupt:
-        kept = getattr(options, "keeps_partial_work", False)
+        kept = getattr(options, "keeps_partial_work", False) and os.path.exists(options.out)
         where = f": partial work is kept in {options.out}; run the same command again to go on" if kept else ""
         print(f"\nnf: interrupted{where}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         raise
-    except BAD_INPUT_ERRORS as error:
-        if os.environ.get("NF_DEBUG") == "1":
+    except (*BAD_INPUT_ERRORS, MemoryError, RuntimeError) as error:
+        is_large = isinstance(error, MemoryError) or NO_MEMORY in str(error)
+        if os.environ.get("NF_DEBUG") == "1" or not (is_large or isinstance(error, BAD_INPUT_ERRORS)):
             raise
+        if is_large:
+            error = ValueError(f"out of memory: {one_line(error)}; expected less at once")
         # Of the processes that torchrun starts all find the same fault, and one says it; a lost process is news to all.
         if os.environ.get("RANK", "0") == "0" or isinstance(error, ConnectionError):
             print(f"nf: error: {one_line(error)}", file=sys.stderr)

@@ -69,6 +69,7 @@ def run(task: StepTask, on_progress: OnProgress | None = None, isa: str = "") ->
     curves = np.full((len(params), -(-config.steps // config.curve_every)), np.nan, np.float32)
     progress = _native.Progress()
     failure: list[BaseException] = []
+    finished = threading.Event()  # an interrupted join() says that a thread has ended which has not (Python 3.11)
 
     def work() -> None:
         try:
@@ -87,18 +88,23 @@ def run(task: StepTask, on_progress: OnProgress | None = None, isa: str = "") ->
             )
         except BaseException as error:  # carried over to the calling thread
             failure.append(error)
+        finally:
+            finished.set()
 
     worker = threading.Thread(target=work, name="fit", daemon=True)
     worker.start()
     try:
-        while worker.is_alive():
-            worker.join(0.1)
+        is_done = False
+        while not is_done:
+            is_done = finished.wait(0.1)
             if on_progress is not None:
                 on_progress(progress.done, progress.fields_done, progress.loss)
     except BaseException:
         progress.cancel()
-        worker.join()
+        finished.wait()
         raise
+    finally:
+        worker.join()
     if failure:
         raise failure[0]
     return StepResult(FieldBatch.from_flat(task.start.spec, torch.from_numpy(params)), steps, curves)

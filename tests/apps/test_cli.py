@@ -105,6 +105,30 @@ def test_one_line_of_an_error() -> None:
     assert cli.one_line(ValueError()) == "ValueError"
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError("37.3 GiB"), "out of memory: 37.3 GiB; expected less at once"),
+        (RuntimeError("[enforce] can't allocate memory: 80 bytes"), "out of memory: [enforce] can't allocate memory"),
+    ],
+)
+def test_too_large_a_wish_is_one_line(error, said: str, nf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("apps.recipes.list_recipes", fail)
+    nf("recipes").assert_refused(f"nf: error: {said}")
+
+
+def test_an_interrupt_before_the_command_is_one_line(nf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("apps.cli._parse", interrupted)
+    done = nf("recipes")
+    assert (done.code, done.err) == (cli.INTERRUPTED, "\nnf: interrupted\n")
+
+
 def test_a_bug_keeps_its_traceback(nf, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(options: object, output: object) -> None:
         raise KeyError("bug")

@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -261,6 +262,20 @@ def test_nan_shows_in_the_curve_and_does_not_hang(loss):
     assert np.isnan(result.curves[0]).all()
     assert result.steps[0] == task.config.steps
     assert np.isfinite(result.curves[1, 0])
+
+
+def test_an_interrupt_is_raised_once_the_kernel_has_ended(monkeypatch: pytest.MonkeyPatch):
+    # Python 3.11 takes a thread whose join() was interrupted for one that has ended, and does not wait for it again.
+    monkeypatch.setattr(threading.Thread, "join", lambda thread, timeout=None: None)
+    kernel, ended = _native.fit, threading.Event()
+    monkeypatch.setattr(_native, "fit", lambda **options: [kernel(**options), time.sleep(0.2), ended.set()])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        step_native.run(make_task(Case((2, 9, 1)), steps=50), interrupt)
+    assert ended.is_set()
 
 
 def test_progress_counts_and_a_cancelled_fit_ends_before_its_work():
