@@ -10,7 +10,7 @@ from tyro.conf import OmitArgPrefixes, arg
 
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads
 from apps.output import Output
-from apps.sides import sides
+from apps.sides import sides, usable
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def train_contrast(options: TrainContrast, output: Output) -> None:
         return
     describe(embedder, seconds, epochs, options.out, output)
     if test is not None and unlabelled(store, test) is None:
-        probed = [(vectors(embedder.embed, side), np.asarray(side.labels)) for side in (store, test)]
+        trained = usable(store, True) if options.training.skip_bad else store
+        probed = [(vectors(embedder.embed, side), np.asarray(side.labels)) for side in (trained, test)]
         found = probe(probed[0], probed[1])
         output.facts([("test", f"{probe_words(found)} of {len(test):,} held-out fields")])
         output.record(**{f"test_{name}": value for name, value in found.items()})

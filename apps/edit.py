@@ -218,7 +218,7 @@ def write_edited(editor: "Editor", store: "FieldStore | Subset", out: str, count
         missing = writer.missing()
         for shard, part in missing:
             fields = store[part]
-            check_finite(fields, store.ids[part])
+            check_finite(fields, store.ids[part], skippable=True)
             rows = {name: store.index.column(name).to_pylist()[part] for name in kept}
             writer.write(shard, editor.apply(fields), rows)
             done += len(fields)

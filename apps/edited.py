@@ -28,8 +28,13 @@ class Originals:
 
     @classmethod
     def of(cls, population: "Population", source: str | None, operation: "Operation") -> "Originals | None":
-        """The images at `source`; None where none is named. Raises ValueError where there is no image for a field."""
-        from apps.render import places, source_images
+        """The images at `source`; None where none is named.
+
+        Raises ValueError where there is no image for a field, and for images that are not those that were fitted.
+        """
+        from apps.render import check_fitted, places, source_images
+        from neuralfields import FieldStore
+        from wsnets.data import Subset
 
         if source is None:
             return None
@@ -38,7 +43,12 @@ class Originals:
         signals = source_images(population.meta, source, ImageOptions())
         if signals.shape != operation.shape:
             raise ValueError(f"beside={source!r}: has images of {signals.shape}, expected {operation.shape}")
-        return cls(signals, places(signals, np.asarray(population.groups), source))
+        chosen, store = places(signals, np.asarray(population.groups), source), population
+        while isinstance(store, Subset):
+            store = store.population
+        if isinstance(store, FieldStore):
+            check_fitted(store, signals, source, ImageOptions())
+        return cls(signals, chosen)
 
     def __getitem__(self, positions: np.ndarray) -> "Tensor":
         """Images (n, H, W, C) in [0, 1] of the fields at these positions (n,)."""

@@ -11,7 +11,7 @@ from apps.contrast import probe, probe_words, unlabelled, vectors
 from apps.options import SHOWN, OutPath, Shown, StorePath, Threads
 from apps.output import Output, psnr_figures, psnr_line
 from apps.retrieval import draw_interpolation, draw_reconstruction, draw_retrieval, pictured
-from apps.sides import sides
+from apps.sides import sides, usable
 from apps.training import TrainingOptions, describe, is_lead, limit_threads, settings, watched
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def train_embed(options: TrainEmbed, output: Output) -> None:
     from wsnets.tasks.embed import EmbedConfig, embed
 
     limit_threads(options.threads)
+    if options.test_limit is not None and options.test is None and not options.test_fraction:
+        raise ValueError(f"test_limit={options.test_limit}: expected --test or --test-fraction beside it")
     store, test = sides(options)
     store = first("limit", store, options.limit)
     test = None if test is None else first("test_limit", test, options.test_limit)
@@ -69,7 +71,8 @@ def train_embed(options: TrainEmbed, output: Output) -> None:
     output.facts([("decoded", embedding.decoded_spec.describe())])
     output.record(latent_shape=[tokens, numbers], decoded_spec=embedding.decoded_spec.to_json())
     if test is not None:
-        judge(embedding, store, test, Path(options.out), output)
+        trained = usable(store, True) if options.training.skip_bad else store
+        judge(embedding, trained, test, Path(options.out), output)
     elif pictured(store):
         draw(embedding, store, Path(options.out), output)
     output.facts([("out", options.out)])
@@ -111,13 +114,14 @@ def judge(embedding: "Embedding", store: "Population", test: "Population", out: 
 
 
 def draw(embedding: "Embedding", population: "Population", out: Path, output: Output) -> None:
-    """Draw decoded fields and paths between fields."""
-    pictures: dict[str, Any] = {
-        "reconstruction": out / "reconstruction.png",
-        "interpolation": out / "interpolation.png",
-    }
+    """Draw decoded fields and, where there are two, paths between fields."""
+    pictures: dict[str, Any] = {"reconstruction": out / "reconstruction.png"}
     draw_reconstruction(pictures["reconstruction"], embedding, population)
-    draw_interpolation(pictures["interpolation"], embedding, population)
+    if len(population) > 1:
+        pictures["interpolation"] = out / "interpolation.png"
+        draw_interpolation(pictures["interpolation"], embedding, population)
+    else:
+        output.facts([("interpolation", "skipped: a path needs two fields")])
     output.facts([("pictures", ", ".join(map(str, pictures.values())))])
     output.record(**pictures)
 

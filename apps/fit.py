@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from apps.follow import Follow, FollowOptions, followed
@@ -37,11 +38,11 @@ class FitOptions:
     weight_decay: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=RECIPE)] = None
     """Weight decay of the optimizer."""
     batch: Annotated[int | None, arg(metavar="INT", help_behavior_hint=RECIPE)] = None
-    """Pixels drawn per step; 0 takes all of them."""
+    """Points (of an image: pixels) drawn per step; 0 takes all of them."""
     init: Annotated[str | None, arg(metavar="{shared,random,STORE#N}", help_behavior_hint=RECIPE)] = None
     """One start for all fields, one per field, or field N of a store."""
     seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint=RECIPE)] = None
-    """Source of all randomness, together with the id of the image."""
+    """Source of all randomness, together with the id of the image or shape."""
     target_psnr: Annotated[float | None, arg(metavar="DB", help_behavior_hint=RECIPE)] = None
     """A field stops at this PSNR; 0 never stops early."""
     backend: Annotated[
@@ -114,11 +115,15 @@ def _fit_images(options: FitImages, output: Output) -> None:
     store, seconds, found = fit_store(signals, spec, config, options.out, options.recipe, options.output.quiet)
     report(store, seconds, found, output)
     render = ["nf", "render", options.out, "--out", f"{options.out.rstrip('/')}.png", "--beside", options.source]
-    render += ["--split", options.images.split] if options.images.split else []
-    after = [render]
+    for name in ("split", "x_key", "y_key"):
+        chosen = getattr(options.images, name)
+        render += [f"--{name.replace('_', '-')}", chosen] if chosen else []
+    after, broken = [render], num_diverged(store)
     if len({int(label) for label in store.labels} - {-1}) > 1:
-        after.append(["nf", "train", "classify", options.out, "--out", f"{options.out.rstrip('/')}-reader"])
-    output.next(*after)
+        reader = ["nf", "train", "classify", options.out, "--out", f"{options.out.rstrip('/')}-reader"]
+        after.append([*reader, "--skip-bad"] if broken else reader)
+    if broken < len(store):
+        output.next(*after)
 
 
 def architecture(signals: "ImageSignals", recipe: "recipes.Recipe | None", options: SpecOptions) -> "FieldSpec":
@@ -163,7 +168,8 @@ def fit_store(
 def report(store: "FieldStore", seconds: float, found: int, output: Output) -> None:
     """Say what was fitted, how fast, how well, and where it lies."""
     fitted = len(store) - found
-    figures = psnr_figures(store.column("psnr"))
+    psnr = store.column("psnr")
+    figures = psnr_figures(psnr[np.isfinite(psnr)])
     speed = f"{fitted / seconds:,.0f} fields/s" if fitted > seconds >= 1 else ""
     took = ", ".join(text for text in (duration(seconds), speed) if text)
     resumed = f"{found:,} of {len(store):,} were there already" if found else None
@@ -173,8 +179,20 @@ def report(store: "FieldStore", seconds: float, found: int, output: Output) -> N
             ("fields", f"{fitted:,} fitted in {took} ({backend} backend)" if fitted else "nothing left to fit"),
             ("resumed", resumed),
             ("PSNR", psnr_line(figures)),
+            ("diverged", diverged_line(store)),
             ("out", store.path),
         ]
     )
     output.record(fields=len(store), fitted=fitted, found=found, seconds=seconds, backend=backend, **figures)
-    output.record(fields_per_second=fitted / seconds if fitted else None, out=store.path)
+    output.record(fields_per_second=fitted / seconds if fitted else None, out=store.path, diverged=num_diverged(store))
+
+
+def num_diverged(store: "FieldStore") -> int:
+    """Number of fields that came to nothing, as a finished fit counted them: their weights or PSNR are not finite."""
+    return int(store.statistics.get("diverged") or 0)
+
+
+def diverged_line(store: "FieldStore") -> str | None:
+    """The same in words; None where no field diverged."""
+    count = num_diverged(store)
+    return f"{count:,} of {len(store):,} fields: their weights or PSNR are not finite" if count else None

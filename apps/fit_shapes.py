@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from apps.fit import FitOptions, SpecOptions, fit_store
+from apps.fit import FitOptions, SpecOptions, diverged_line, fit_store, num_diverged
 from apps.follow import Follow, FollowOptions, followed
 from apps.options import SHOWN, OutPath, Shown, given
 from apps.output import Output, duration
@@ -85,6 +85,8 @@ def _fit_shapes(options: FitShapes, output: Output) -> None:
     store, seconds, found = fit_store(signals, spec, config, options.out, recipe.name, options.output.quiet, _rms)
     report(store, signals, seconds, found, output)
     base = options.out.rstrip("/")
+    if num_diverged(store) == len(store):
+        return
     output.next(
         ["nf", "render", options.out, "--beside", options.source, "--out", f"{base}.png"],
         ["nf", "mesh", options.out, "--out", f"{base}-meshes"],
@@ -144,8 +146,9 @@ def report(store: "FieldStore", signals: "ShapeSignals", seconds: float, found: 
     figures: dict[str, object] = {
         f"{name}_mean": _mean(store.column(name)) for name in more if name in store.index.column_names
     }
-    quality = f"{100 * _mean(chamfer) / 2:.2f} % of the box's side" if np.isfinite(chamfer).any() else "no surface"
-    lines: list[tuple[str, object]] = [("Chamfer-L1", f"{_mean(chamfer):.4f} mean, {quality}")]
+    mean = _mean(chamfer)
+    quality = f"{mean:.4f} mean, {50 * mean:.2f} % of the box's side" if np.isfinite(mean) else "no surface"
+    lines: list[tuple[str, object]] = [("Chamfer-L1", quality)]
     if "iou" in store.index.column_names:
         iou = store.column("iou")
         figures |= {"iou_mean": _mean(iou[closed]), "iou_mean_all": _mean(iou), "iou_min": float(iou.min())}
@@ -154,13 +157,14 @@ def report(store: "FieldStore", signals: "ShapeSignals", seconds: float, found: 
     backend = store.meta["config"]["backend"]
     took = f"{fitted:,} fitted in {duration(seconds)} ({backend} backend)" if fitted else "nothing left to fit"
     resumed = f"{found:,} of {len(store):,} were there already" if found else None
-    output.facts([("fields", took), ("resumed", resumed), *lines, ("out", store.path)])
+    output.facts([("fields", took), ("resumed", resumed), *lines])
+    output.facts([("diverged", diverged_line(store)), ("out", store.path)])
     for name, reason in signals.failures[:LISTED]:
         output.say(f"  failed: {name}: {reason}")
     if len(signals.failures) > LISTED:
         output.say(f"  failed: and {len(signals.failures) - LISTED:,} more, all in {store.path}/store.json")
     output.record(fields=len(store), fitted=fitted, found=found, seconds=seconds, backend=backend, **figures)
-    output.record(closed=int(closed.sum()), out=store.path, warnings=signals.warnings())
+    output.record(closed=int(closed.sum()), out=store.path, warnings=signals.warnings(), diverged=num_diverged(store))
     output.record(failures=[{"name": name, "reason": reason} for name, reason in signals.failures])
 
 

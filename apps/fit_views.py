@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from apps.fit import diverged_line, num_diverged
 from apps.follow import Follow, FollowOptions, followed
 from apps.options import SHOWN, OutPath, Shown, Threads, given
 from apps.output import Output, duration
@@ -114,6 +115,8 @@ def _fit_views(options: FitViews, output: Output) -> None:
         store = views_fit.fit_views(signals, spec, config, out=options.out, recipe=options.model, progress=update)
     report(store, signals, time.perf_counter() - started, skipped, output)
     base = options.out.rstrip("/")
+    if num_diverged(store) == len(store):
+        return
     output.next(
         ["nf", "render", options.out, "--beside", options.source, "--out", f"{base}.png"],
         ["nf", "render", options.out, "--fields", 0, "--out", f"{base}.mp4"],
@@ -163,8 +166,9 @@ def report(
         line = (
             f"{figures['psnr_heldout']:.2f} dB, SSIM {figures['ssim_heldout']:.3f}, mean of {int(known.sum())} scenes"
         )
-    output.facts([("fields", f"{len(store):,} in {duration(seconds)}"), ("held out", line), ("out", store.path)])
+    output.facts([("fields", f"{len(store):,} in {duration(seconds)}"), ("held out", line)])
+    output.facts([("diverged", diverged_line(store)), ("out", store.path)])
     for name, why in list(signals.failed.items())[:LISTED]:
         output.say(f"  failed: {name}: {why}")
-    output.record(fields=len(store), seconds=seconds, out=store.path, **figures)
+    output.record(fields=len(store), seconds=seconds, out=store.path, diverged=num_diverged(store), **figures)
     output.record(skipped=skipped, failures=[{"name": name, "reason": why} for name, why in signals.failed.items()])

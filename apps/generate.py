@@ -1,5 +1,6 @@
 """nf train generate and nf generate: networks that make new fields, and stores of what they make."""
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -164,6 +165,8 @@ def generate(options: Generate, output: Output) -> None:
     limit_threads(options.threads)
     if options.count < 1:
         raise ValueError(f"count={options.count}: expected a whole number from 1")
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"seed={options.seed}: expected a whole number in [0, 2^32)")
     source = by_density(options) if options.from_ is not None else by_diffusion(options)
     labels, started, done = source.labels, time.perf_counter(), 0
     writer = StoreWriter(options.out, source.spec, source.meta, options.count, SHARD)
@@ -228,7 +231,7 @@ def by_density(options: Generate) -> Source:
     import torch
 
     from neuralfields.store import open_store
-    from wsnets.data import batches
+    from wsnets.data import batches, count_classes
     from wsnets.density_sampling import sample
     from wsnets.latents import Embedding
 
@@ -236,6 +239,7 @@ def by_density(options: Generate) -> Source:
         raise ValueError(f"method={options.method!r} with from={options.from_!r}: expected kde, neighbours or gaussian")
     if (options.guidance, options.steps) != (1.0, 50):
         raise ValueError(f"guidance={options.guidance}, steps={options.steps} with --from: a density has neither")
+    check_bandwidth(options)
     embedding, store = Embedding.load(options.generator), open_store(options.from_ or "")
     latents = torch.cat([embedding.encode(fields) for fields in batches(store)])
     classes = np.asarray(store.labels)
@@ -254,9 +258,20 @@ def by_density(options: Generate) -> Source:
     about = {"method": options.method, "bandwidth": options.bandwidth, "seed": options.seed}
     about |= {"source": store_sha256(store.path), "per_class": per_class(labels)}
     signal = store.meta.get("signal") or {}
-    words = tuple(map(str, signal.get("classes") or range(int(known.max()) + 1 if len(known) else 0)))
+    words = tuple(map(str, signal.get("classes") or range(count_classes(known) if len(known) else 0)))
     meta = {"signal": kept(signal), "generated": {**about, "generator": embedding.digest()}}
     return Source(embedding.decoded_spec, meta, words, labels, make)
+
+
+def check_bandwidth(options: Generate) -> None:
+    """Raise ValueError for a bandwidth of a density that has none, and for one that is no width."""
+    if options.bandwidth is None:
+        return
+    said = f"bandwidth={options.bandwidth}"
+    if options.method == "gaussian":
+        raise ValueError(f"{said} with method='gaussian', which has none: expected kde or neighbours with it")
+    if not 0 <= options.bandwidth < math.inf:
+        raise ValueError(f"{said}: expected a finite number, zero or more")
 
 
 def wanted(options: Generate, known: np.ndarray) -> np.ndarray:

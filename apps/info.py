@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from tyro.conf import Positional, arg
 
+from apps.fit import diverged_line
 from apps.info_network import is_network, network
 from apps.options import SHOWN, Shown
 from apps.output import Output, file_size, psnr_figures, psnr_line, sparkline
@@ -103,13 +104,16 @@ def _store(path: str, check: bool, output: Output) -> None:
             ("classes", ", ".join(f"{name}: {count:,}" for name, count in labels.items()) or None),
             ("PSNR", psnr_line(figures)),
             ("", _histogram(store) if figures else None),
+            ("diverged", diverged_line(store)),
             *_quality(store),
+            ("numbers", ", ".join(numbers := _numeric_columns(store))),
             *_failures(signal),
             ("written by", store.meta.get("created_by")),
         ]
     )
     output.record(store=path, fields=len(store), planned=store.num_planned, complete=store.complete, bytes=num_bytes)
     output.record(spec=store.spec.to_json(), meta=store.meta, splits=dict(splits), classes=labels, **figures)
+    output.record(numeric_columns=numbers)
     if len(store):
         output.next(["nf", "render", path, "--out", "grid.png"])
 
@@ -139,8 +143,10 @@ def _signal(signal: dict) -> str | None:
         return None
     split = f", split {signal['split']}" if signal.get("split") else ""
     kind = str(signal.get("kind"))
-    if "shape" in signal:
+    if signal.get("shape") is not None:
         kind += f" {'x'.join(map(str, signal['shape']))}x{signal.get('channels')}"
+    elif "shape" in signal:  # of pictures that came from files which do not say it
+        kind += f" of {signal.get('channels')} channels, size unknown,"
     return f"{kind} from {signal.get('source')}{split}"
 
 
@@ -152,6 +158,14 @@ def _quality(store: "FieldStore") -> list[tuple[str, str]]:
         if np.isfinite(values).any():
             rows.append((name, f"{np.nanmean(values):.4f} mean, {np.nanmin(values):.4f} to {np.nanmax(values):.4f}"))
     return rows
+
+
+def _numeric_columns(store: "FieldStore") -> list[str]:
+    """Columns of the index that hold numbers, of which `nf train regress --target` takes one."""
+    from pyarrow import types
+
+    schema = store.index.schema
+    return [field.name for field in schema if types.is_integer(field.type) or types.is_floating(field.type)]
 
 
 def _failures(signal: dict) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """nf info on a folder that `nf train` wrote: what the network does, reads and reached."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +55,7 @@ def load(folder: str, task: str) -> None:
     loaders = {META: MetaReader.load, **{kind.task: kind.load for kind in (*kinds, wsnets.DeepAligner)}}
     if task not in loaders:
         raise ValueError(f"{folder} was trained to {task}: expected one trained to {', '.join(loaders)}")
-    try:
-        loaders[task](folder)
-    except KeyError as error:
-        raise ValueError(f"{folder}: its description has no {error}: expected all that training wrote") from None
+    loaders[task](folder)
 
 
 def _about(folder: Path) -> tuple[dict[str, Any], "FieldSpec"]:
@@ -69,28 +65,20 @@ def _about(folder: Path) -> tuple[dict[str, Any], "FieldSpec"]:
     from wsnets.tasks import meta_classify as meta
 
     path = next(folder / name for name in ABOUT if (folder / name).is_file())
-    if path.name == network.FILE:
-        about = network.read_about(folder)
-    else:
-        about = checkpoint.read_about(path, meta.FORMAT, meta.VERSION, ("spec", "classes", "model"))
-    if not isinstance(about["model"], dict):
-        raise ValueError(f"{path}: model={about['model']!r}: expected an object that holds its settings")
-    try:
+    about = (network if path.name == network.FILE else meta).read_about(folder)
+    if "classes" in about:
+        checkpoint.check_kinds(path, about, {"classes": checkpoint.TEXTS})
+    with checkpoint.reading(path):
         return about, FieldSpec.from_json(about["spec"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: spec={about['spec']!r}: expected that of a field; {error}") from None
 
 
 def _training(folder: Path) -> dict[str, Any]:
     """Figures of its training, {} where there are none. Raises ValueError where some are missing."""
+    from wsnets import checkpoint
+
     path = folder / "training.json"
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    missing = sorted(set(FIGURES) - set(found if isinstance(found, dict) else ()))
-    if missing:
+    found = checkpoint.read_figures(path)
+    missing = sorted(set(FIGURES) - set(found))
+    if missing and path.is_file():
         raise ValueError(f"{path} has no {', '.join(missing)}: expected the figures of a training")
     return found

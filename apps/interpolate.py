@@ -12,7 +12,7 @@ from apps.mesh import surface_of
 from apps.options import SHOWN, Shown, Size, StorePath, Threads
 from apps.output import Output
 from apps.progress import Progress
-from apps.render import picture_size
+from apps.render import kind_of, picture_size
 from apps.render_shapes import tiles_to_tensor
 from apps.selection import positions
 from apps.training import limit_threads
@@ -75,6 +75,7 @@ class Interpolate:
 def interpolate(options: Interpolate, output: Output) -> None:
     """Run `nf interpolate`."""
     from neuralfields.store import open_store
+    from wsnets.data import check_finite
 
     limit_threads(options.threads)
     store, out = open_store(options.store), Path(options.out)
@@ -85,15 +86,28 @@ def interpolate(options: Interpolate, output: Output) -> None:
     rows = positions(store, options.fields, 2)
     if store.spec.view is not None or store.spec.in_dim not in (2, 3):
         raise ValueError(f"{store.path} holds {store.spec.describe()}: expected fields of pictures or of shapes")
+    check_meaning(options, kind_of(store))
     ends = store[rows]
+    check_finite(ends, store.ids[rows])
     shares = np.linspace(0.0, 1.0, options.frames)
     path = along(ends, shares, options)
-    errors = departures(path, ends, shares, store)
+    errors = departures(path, ends, shares, store, options.size)
     captions = [_caption(share, error, store) for share, error in zip(shares, errors, strict=True)]
     out.parent.mkdir(parents=True, exist_ok=True)
     draw = _pictures if store.spec.in_dim == 2 else _surfaces
     write(out, draw(path, store, options), captions, options)
     report(rows, shares, errors, store, options, output)
+
+
+def check_meaning(options: Interpolate, kind: str) -> None:
+    """Raise ValueError for an option that was given and says nothing of what is to be drawn."""
+    film, shapes = Path(options.out).suffix.lower() != ".png", kind == "shapes"
+    drawn = ("films of " if film else "") + kind
+    meanings = {"level": (shapes, "shapes"), "resolution": (shapes, "shapes"), "fps": (film, "films")}
+    for name, (has_meaning, expected) in meanings.items():
+        value = getattr(options, name)
+        if value != getattr(Interpolate, name) and not has_meaning:
+            raise ValueError(f"{name}={value!r}: expected only for {expected}; these are {drawn}")
 
 
 def along(ends: "FieldBatch", shares: np.ndarray, options: Interpolate) -> "FieldBatch":
@@ -140,12 +154,20 @@ def through_latents(ends: "FieldBatch", network: "Embedding") -> Walk:
     return walk
 
 
-def departures(path: "FieldBatch", ends: "FieldBatch", shares: np.ndarray, store: "FieldStore") -> np.ndarray:
+def departures(
+    path: "FieldBatch",
+    ends: "FieldBatch",
+    shares: np.ndarray,
+    store: "FieldStore",
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Mean squared difference of the values at shares t from (1 - t) f_a + t f_b: (T,).
 
-    f_a, f_b: values of the ends as stored; pictures clipped to [0, 1] at their stored size, shapes on a grid.
+    f_a, f_b: values of the ends as stored; pictures clipped to [0, 1] at their stored size, or at `size` where the
+    store has none, shapes on a grid. Raises ValueError for pictures of no known size.
     """
-    size = picture_size(store, None, None) if store.spec.in_dim == 2 else None
+    stored = (store.meta.get("signal") or {}).get("shape")
+    size = picture_size(store, size if stored is None else None, None) if store.spec.in_dim == 2 else None
     return departure(compared(path, size), compared(ends, size), shares)
 
 

@@ -143,8 +143,6 @@ def held_out(options: Measure, store: "FieldStore") -> tuple["Population", "Popu
     """The training fields, and the held-out real ones. Raises ValueError for none, or the same store."""
     from apps.sides import split
 
-    if options.test is not None and Path(options.test).resolve() == store.path.resolve():
-        raise ValueError(f"test={options.test!r}: is the training store; expected held-out fields, or --test-fraction")
     train, test = split(store, options.test, options.test_fraction, options.seed)
     if test is None:
         raise ValueError("test=None, test_fraction=0: expected held-out real fields from one of them")
@@ -214,6 +212,7 @@ def classifier(
 def _real_images(options: Measure, space: "PictureSpace", train: "Population") -> tuple["Pictures", np.ndarray, dict]:
     """Images of the size that fields are compared at, as (n, C, H, W)."""
     from fitting import images
+    from wsnets.data import count_classes
 
     chosen = options.images if options.images.resize is not None else replace(options.images, resize=space.size)
     found = images.load(options.source or "", **vars(options.images))
@@ -228,7 +227,7 @@ def _real_images(options: Measure, space: "PictureSpace", train: "Population") -
             f"images={options.source!r}: are {found.shape} with {found.channels} channels; expected {space.size} with "
             f"{train.spec.out_dim}"
         )
-    labels = {"labels": np.bincount(found.labels).tolist()}
+    labels = {"labels": np.bincount(found.labels, minlength=count_classes(found.labels)).tolist()}
     return lambda rows: found.values(rows).movedim(-1, 1), found.labels, {**found.describe(), **labels}
 
 
@@ -237,12 +236,12 @@ def _renderings(space: "PictureSpace", train: "Population") -> "tuple[Pictures, 
     from wsnets.function_space import show
     from wsnets.tasks.field_task import fingerprint
 
-    labels = np.asarray(train.labels)
+    labels, ids = np.asarray(train.labels), np.asarray(train.ids)
     known = np.flatnonzero(labels >= 0)
     if len(known) < 4 or len(np.unique(labels[known])) < 2:
         return None
     about = {"kind": "renderings", **fingerprint(train)}
-    return lambda rows: show(space, train[known[rows]]).movedim(-1, 1), labels[known], about
+    return lambda rows: show(space, train[known[rows]], ids=ids[known[rows]]).movedim(-1, 1), labels[known], about
 
 
 @contextmanager

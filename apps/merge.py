@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -87,8 +88,7 @@ def merge(options: Merge, output: Output) -> None:
     from neuralfields.store import open_store
 
     limit_threads(options.threads)
-    if not options.stores:
-        raise ValueError("stores=(): expected one STORE at least")
+    check_stores(options.stores)
     items = find_items([open_store(path) for path in options.stores], options)
     seconds = write_merged(items, options)
     merged = open_store(options.out)
@@ -108,6 +108,17 @@ def merge(options: Merge, output: Output) -> None:
     output.next(["nf", command, options.out, "--out", options.out.rstrip("/") + suffix])
 
 
+def check_stores(paths: Sequence[str]) -> None:
+    """Raise ValueError for no store, and for one that is there twice: its fits would be merged with themselves."""
+    if not paths:
+        raise ValueError("stores=(): expected one STORE at least")
+    seen = set()
+    for path in paths:
+        if (folder := Path(path).resolve()) in seen:
+            raise ValueError(f"stores={path!r} is given twice: expected every store once")
+        seen.add(folder)
+
+
 def find_items(stores: list["FieldStore"], options: Merge) -> Items:
     """Fits of the same item, in the order in which items come.
 
@@ -123,7 +134,7 @@ def find_items(stores: list["FieldStore"], options: Merge) -> Items:
             check_spec(store.spec, first.spec)
         # A store without a column "group" groups by id, as everywhere.
         keys = store.groups if options.by == "group" else store.column(options.by)
-        if None in keys.tolist():
+        if {None, ""} & set(keys.tolist()):  # a name that is not known is stored as ""
             raise ValueError(f"by={options.by!r}: {options.stores[number]} has fields without one")
         for position, key in enumerate(keys.tolist()):
             found.setdefault(key, []).append((number, position))

@@ -93,6 +93,8 @@ def train_meta(options: TrainMeta, output: Output) -> None:
     from wsnets.train import plot_history
 
     limit_threads(options.threads)
+    if options.test_limit is not None and options.test is None:
+        raise ValueError(f"test_limit={options.test_limit}: expected --test beside it")
     config = settings(options.training)
     signals = images.load(options.source, **vars(options.images))
     test = None

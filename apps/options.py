@@ -46,6 +46,17 @@ class ImageOptions:
 Images: TypeAlias = Annotated[ImageOptions, OmitArgPrefixes]
 
 
+@dataclass(frozen=True, kw_only=True)
+class OriginalOptions(ImageOptions):
+    """Which originals of the fields of a store are read."""
+
+    split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the store's)")] = None
+    """Split of the source, such as train or test."""
+
+
+Originals: TypeAlias = Annotated[OriginalOptions, OmitArgPrefixes]
+
+
 def given(options: object) -> dict[str, object]:
     """Return the options of a group that were set: those that are not None."""
     return {name: value for name, value in vars(options).items() if value is not None}

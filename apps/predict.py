@@ -1,6 +1,7 @@
 """nf predict: what a trained network reads from the weights of fields."""
 
 import csv
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def _read(
 
     started, parts, done = time.perf_counter(), [], 0
     with Progress("read", "fields", quiet) as bar:
-        for fields in batches(store, READ_AT_ONCE):
+        for fields in batches(store, READ_AT_ONCE, skippable=True):
             parts.append(np.asarray(network.predict(fields)))
             done += len(fields)
             bar.update(done, len(store), f"{done:,} of {len(store):,}")
@@ -157,14 +158,20 @@ def write(
     columns: Sequence[Sequence[Any]],
     output: Output,
 ) -> None:
-    """Write one line per field: id, name, and the given columns."""
+    """Write one line per field: id, name, and the given columns. Raises OSError when the disk is full."""
+    from neuralfields.store_files import write_atomic
+
     if out is None:
         return
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     names = store.index.column("name").to_pylist() if "name" in store.index.column_names else [""] * len(store)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["id", "name", *header])
-        table.writerows(zip(store.ids.tolist(), names, *columns, strict=True))
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["id", "name", *header])
+    table.writerows(zip(store.ids.tolist(), names, *columns, strict=True))
+    if path.is_symlink() or (path.exists() and not path.is_file()):  # /dev/stdout, a pipe: not to be replaced
+        path.write_bytes(text.getvalue().encode())
+    else:
+        write_atomic(path, text.getvalue().encode())
     output.facts([("out", out)])

@@ -92,7 +92,7 @@ def check(options: Check, output: Output) -> int:
     from fitting import images, recipes
 
     recipes.get(options.name)
-    limit = options.images.limit or DEFAULT_CHECKED
+    limit = DEFAULT_CHECKED if options.images.limit is None else options.images.limit
     signals = images.load(options.source, **{**vars(options.images), "limit": limit})
     with Progress("refit", "fields", options.output.quiet) as bar:
 

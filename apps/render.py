@@ -1,5 +1,6 @@
 """nf render: pictures of fields, at any size, beside the originals."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from tyro.conf import OmitArgPrefixes, arg
 
-from apps.options import SHOWN, ImageOptions, Images, Shown, Size, StorePath
+from apps.options import SHOWN, ImageOptions, OriginalOptions, Originals, Shown, Size, StorePath
 from apps.output import Output
 from apps.render_shapes import ShapeDrawing, render_shapes
 from apps.render_views import render_views
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {False: (".png",), True: (".png", ".mp4", ".gif")}  # of what lies in space: also films
 MOST_VALUES = 1 << 28  # of all pictures of a sheet: a GiB in single precision
+HASHED_AT_ONCE = 4096  # images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class Render:
     """Draw at so many times the stored size."""
     beside: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(default: none)")] = None
     """Where the originals are, to show them beside their fields; as the SOURCE that was fitted."""
-    images: Images = field(default_factory=ImageOptions)
+    images: Originals = field(default_factory=OriginalOptions)
     shapes: Annotated[ShapeDrawing, OmitArgPrefixes] = field(default_factory=ShapeDrawing)
     output: Shown = SHOWN
 
@@ -151,9 +153,14 @@ def captions(store: "FieldStore", rows: np.ndarray) -> list[str]:
 
 
 def originals(store: "FieldStore", rows: np.ndarray, source: str, options: ImageOptions) -> "Tensor":
-    """The images that fields were fitted to, found by id: (n, H, W, C). Raises ValueError when some are not there."""
+    """The images that fields were fitted to, found by id: (n, H, W, C).
+
+    Raises ValueError when some are not there, and when they are known to be others than were fitted.
+    """
     found = source_images(store.meta, source, options)
-    return found.values(places(found, store.groups[rows], source))
+    chosen = places(found, store.groups[rows], source)
+    check_fitted(store, found, source, options)
+    return found.values(chosen)
 
 
 def places(found: "ImageSignals", ids: np.ndarray, source: str) -> np.ndarray:
@@ -165,6 +172,28 @@ def places(found: "ImageSignals", ids: np.ndarray, source: str) -> np.ndarray:
             f"beside={source!r}: has no image with id {missing[0]}; expected those the fields were fitted to"
         )
     return np.array([place[int(number)] for number in ids])
+
+
+def check_fitted(store: "FieldStore", found: "ImageSignals", source: str, options: ImageOptions) -> None:
+    """Raise ValueError where the checksum of a store says that the images found are not those that were fitted.
+
+    Only a fit's own store is compared, with images as it read them: options may ask for fewer, larger or grey ones.
+    """
+    signal = store.meta.get("signal") or {}
+    # Stores without statistics were cut or made from others: what they hold is not all that the checksum is of.
+    whole = store.complete and bool(store.statistics) and signal.get("source") != "array"
+    alike = [*found.shape, found.channels] == [*(signal.get("shape") or ()), signal.get("channels")]
+    partial = options.limit is not None or options.split not in (None, signal.get("split"))
+    if signal.get("sha256") is None or not whole or ((options.resize or options.grey) and not alike):
+        return
+    if partial and not np.isin(store.groups, found.ids).all():
+        return
+    rows, digest = places(found, store.groups, source), hashlib.sha256()
+    for start in range(0, len(rows), HASHED_AT_ONCE):
+        digest.update(np.ascontiguousarray(found.pixels[rows[start : start + HASHED_AT_ONCE]]).data)
+    if digest.hexdigest() != signal["sha256"]:
+        said = f"sha256 of its images is {digest.hexdigest()[:12]}..., expected {signal['sha256'][:12]}..."
+        raise ValueError(f"beside={source!r}: {said}, the images that were fitted")
 
 
 def source_images(meta: dict, source: str, options: ImageOptions) -> "ImageSignals":

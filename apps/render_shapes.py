@@ -13,6 +13,7 @@ from apps.progress import Progress
 
 if TYPE_CHECKING:
     from apps.render import Render
+    from apps.viewer.collection import Part
     from neuralfields import FieldStore
 
 STYLES = ("shaded", "normals", "depth")
@@ -84,7 +85,7 @@ def surfaces(options: "Render", store: "FieldStore", rows: np.ndarray) -> np.nda
         if drawing.style != "shaded":
             raise ValueError(f"style={drawing.style!r} with beside={options.beside!r}: expected shaded")
         pairs = [
-            MeshPair(name, original(options.beside, name), made if len(made.faces) else None)
+            MeshPair(name, original(options.beside, name, fitted(store, name)), made if len(made.faces) else None)
             for name, made in zip(names, found, strict=True)
         ]
         return mesh_sheet(pairs, size, units="of the box, whose side is 2")
@@ -110,15 +111,33 @@ def picture(mesh: Any, size: tuple[int, int], style: str) -> np.ndarray:
     return {"shaded": mesh_picture, "normals": normal_picture, "depth": depth_picture}[style](mesh, camera)
 
 
-def original(source: str, name: str) -> Any:
-    """The shape that a field was fitted to, normalised, found by its name below the source."""
+def fitted(store: "FieldStore | Part", name: str) -> str | None:
+    """The sha256 of the file that the field of a name was fitted to; None where the store does not say."""
+    about = ((store.meta.get("signal") or {}).get("shapes") or {}).get(name) or {}
+    return about.get("sha256")
+
+
+def original(source: str, name: str, sha256: str | None = None) -> Any:
+    """The shape that a field was fitted to, normalised, found by its name below the source.
+
+    sha256: of the file that was fitted, where it is known. Raises ValueError for a name that leads out of the source,
+    and for a file that is not there or another.
+    """
     from fitting.signals.mesh_files import read_geometry
     from fitting.signals.mesh_repair import clean, normalise_shape
+    from fitting.signals.view_files import inside
+    from neuralfields.store_files import digest
 
-    root = Path(source)
-    path = root / name if root.is_dir() else root
+    path = Path(source)
+    if path.is_dir():  # names come with the store, which may be anybody's
+        path = inside(path, name, f"beside={source!r}: name", "the folder")[1]
     if not path.is_file():
         raise ValueError(f"beside={source!r}: has no shape {name!r}")
+    if sha256 is not None and (found := digest(path)) != sha256:
+        raise ValueError(
+            f"beside={source!r}: sha256 of shape {name!r} is {found[:12]}..., expected {sha256[:12]}..., the file that "
+            "was fitted"
+        )
     return normalise_shape(clean(read_geometry(path))[0])[0]
 
 

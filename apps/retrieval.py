@@ -66,7 +66,10 @@ def draw_reconstruction(path: Path, embedding: "Embedding", population: "Populat
 
 
 def draw_interpolation(path: Path, embedding: "Embedding", population: "Population") -> None:
-    """Draw paths z(t) = (1 - t) z_a + t z_b between pairs of fields, decoded; the fields themselves at both ends."""
+    """Draw paths z(t) = (1 - t) z_a + t z_b between pairs of fields, decoded; the fields themselves at both ends.
+
+    Two fields are needed.
+    """
     import torch
 
     count = min(PAIRS, len(population) // 2)

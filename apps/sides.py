@@ -1,5 +1,6 @@
 """What commands that train share: the fields to train on, and those to judge by, checked before the training."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from apps.options import not_both
@@ -32,12 +33,12 @@ def sides(options: Sided) -> tuple["Population", "Population | None"]:
 
 
 def split(
-    store: "FieldStore", test: str | None, fraction: float, seed: int, skip_bad: bool = False
+    store: "FieldStore", test: str | None, fraction: float, seed: int, skip_bad: bool | None = None
 ) -> tuple["Population", "Population | None"]:
     """The fields to train on and those to judge by: another store, a part of this one, or none.
 
-    Raises ValueError for a store of other fields, and for weights to judge by that are not finite, unless skip_bad
-    leaves these out: said before the training, not after.
+    Raises ValueError for the same store, for one of other fields, and for weights to judge by that are not finite,
+    unless skip_bad leaves these out (None: the command has no such option): said before the training, not after.
     """
     from neuralfields.store import open_store
     from wsnets.data import split_test
@@ -49,6 +50,8 @@ def split(
         return rest, usable(aside, skip_bad)
     if test is None:
         return store, None
+    if Path(test).resolve() == store.path.resolve():
+        raise ValueError(f"test={test!r}: is the training store; expected held-out fields, or --test-fraction")
     other = open_store(test)
     check_spec(other.spec, store.spec)
     return store, usable(other, skip_bad)
@@ -61,12 +64,12 @@ def without_bad(store: "FieldStore", skip_bad: bool) -> "FieldStore | Subset":
     return Subset(store, finite(store)) if skip_bad else store
 
 
-def usable(population: "Population", skip_bad: bool) -> "Population":
+def usable(population: "Population", skip_bad: bool | None) -> "Population":
     """The population without its fields whose weights are not finite, or, unless these are skipped, ValueError."""
     from wsnets.data import Subset, batches, finite
 
     if skip_bad:
         return Subset(population, finite(population))
-    for _ in batches(population):
+    for _ in batches(population, skippable=skip_bad is not None):
         pass
     return population

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from apps.options import SHOWN, ImageOptions, Images, Shown, StorePath, Threads
+from apps.options import SHOWN, OriginalOptions, Originals, Shown, StorePath, Threads
 from apps.output import Output
 from apps.training import limit_threads
 
@@ -30,7 +30,7 @@ class View:
     """Folder that exports are written to."""
     beside: Annotated[str | None, arg(metavar="SOURCE", help_behavior_hint="(default: none)")] = None
     """Where the originals are, to show them beside their fields; as the SOURCE that was fitted."""
-    images: Images = field(default_factory=ImageOptions)
+    images: Originals = field(default_factory=OriginalOptions)
     network: Annotated[tuple[str, ...], arg(metavar="DIR [DIR ...]", help_behavior_hint="(default: none)")] = ()
     """Folders of trained networks, to predict, edit, embed and generate with."""
     host: str = "127.0.0.1"

@@ -1,5 +1,6 @@
 """FitConfig: everything about how fields are found, apart from their architecture."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
@@ -62,9 +63,9 @@ class FitConfig:
             _check(name, getattr(self, name), getattr(self, name) >= least, f"a whole number from {least}")
         _check("threads", self.threads, 0 <= self.threads <= 1024, "a whole number from 0 to 1024")
         for name in ("min_steps", "target_psnr", "weight_decay", "lr_final", "eikonal", "normals"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
+            _check(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "a finite number, zero or more")
         for name in ("lr", "eps"):
-            _check(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
+            _check(name, getattr(self, name), 0 < getattr(self, name) < math.inf, "a finite positive number")
         for name in ("beta1", "beta2"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "a number in [0, 1)")
         kinds = {"schedule": Schedule, "optimizer": Optimizer, "loss": Loss, "dtype": DType, "precision": Precision}

@@ -218,7 +218,10 @@ def starting_point(spec: FieldSpec, ids: np.ndarray, config: FitConfig) -> Field
     store = open_store(path)
     if not (position or "0").isdecimal() or int(position or 0) >= len(store):
         raise ValueError(f"init={config.init!r}: expected a field of that store, #0 to #{len(store) - 1}")
-    return inits.from_field(store[int(position or 0)], spec, len(ids))
+    start = store[int(position or 0)]
+    if not bool(start.flat().isfinite().all()):
+        raise ValueError(f"init={config.init!r}: expected a field of finite weights, this one has diverged")
+    return inits.from_field(start, spec, len(ids))
 
 
 def _rows(signals: Signals, result: FitResult, config: FitConfig) -> dict[str, list]:

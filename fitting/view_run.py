@@ -3,6 +3,7 @@
 Legend: N scenes, R rays of each per step, S samples of a ray.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -67,8 +68,8 @@ class ViewFitConfig:
         for name, bound in least.items():
             value = getattr(self, name)
             _check(name, value, isinstance(value, int) and value >= bound, f"a whole number from {bound}")
-        _check("near", self.near, self.near >= 0, "zero or more")
-        _check("lr", self.lr, self.lr > 0, "a positive number")
+        _check("near", self.near, 0 <= self.near < math.inf, "a finite number, zero or more")
+        _check("lr", self.lr, 0 < self.lr < math.inf, "a finite positive number")
         _check("lr_final", self.lr_final, 0 < self.lr_final <= 1, "a number in (0, 1]")
         _check("init", self.init, self.init in ("shared", "random"), "shared or random")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "a whole number in [0, 2^32)")

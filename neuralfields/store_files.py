@@ -23,6 +23,7 @@ _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 # Keys of store.json that must be there, with their types.
 _KEYS = {"spec": dict, "meta": dict, "num_fields": int, "shard_size": int, "complete": bool}
 _OPTIONAL_KEYS = {"statistics": dict, "checksums": dict}
+_PARTS_OF_META = ("signal", "config")  # which readers look into
 
 
 def shard_name(shard: int) -> str:
@@ -115,6 +116,11 @@ def plain_json(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def wrong_part(meta: dict) -> str | None:
+    """Name of the first part of a meta that readers look into and that is neither an object nor left out."""
+    return next((name for name in _PARTS_OF_META if not isinstance(meta.get(name), dict | None)), None)
+
+
 def read_head(path: Path) -> dict:
     """Read store.json. Raises FileNotFoundError or ValueError, one line, when this version cannot use it."""
     file = path / STORE_JSON
@@ -140,6 +146,8 @@ def read_head(path: Path) -> dict:
     for key, kind in _OPTIONAL_KEYS.items():
         if type(head.setdefault(key, {})) is not kind:
             raise ValueError(f"{file} is damaged: {key} is {head[key]!r}, expected {kind.__name__}")
+    if (part := wrong_part(head["meta"])) is not None:
+        raise ValueError(f"{file} is damaged: meta.{part} is {head['meta'][part]!r}, expected dict or null")
     if head["num_fields"] < 1 or head["shard_size"] < 1:
         raise ValueError(f"{file} is damaged: num_fields and shard_size must be positive")
     return head

@@ -24,6 +24,8 @@ class StoreWriter:
     def __init__(self, path: str | Path, spec: FieldSpec, meta: dict, num_fields: int, shard_size: int) -> None:
         if num_fields < 1 or shard_size < 1:
             raise ValueError(f"num_fields={num_fields}, shard_size={shard_size}: expected positive integers")
+        if (part := files.wrong_part(meta)) is not None:
+            raise ValueError(f"meta[{part!r}]={meta[part]!r}: expected a dict or None")
         self.path = Path(path)
         self.spec = spec
         self.head = {

@@ -15,6 +15,8 @@ from neuralfields.spec import FieldSpec
 # The counter word that keeps draws for splits apart from those of philox's own streams.
 STREAM_SPLIT = 16
 STREAM_TEST = 17
+# The most classes that numbers alone may name: a confusion matrix of as many takes 2 GiB.
+MAX_CLASSES = 16_384
 _ROWS_AT_ONCE = 4096
 
 
@@ -128,7 +130,8 @@ def split_test(population: Population, fraction: float, seed: int) -> tuple[Subs
 def class_names(population: Population) -> tuple[str, ...]:
     """Names of the classes: those stored with the signal, else "0" to the largest label.
 
-    Raises ValueError when a label is missing (named by id), too large for the stored names, or all are the same.
+    Raises ValueError when a label is missing (named by id), too large for the stored names or without any, or all are
+    the same.
     """
     labels = np.asarray(population.labels)
     if len(labels) == 0:
@@ -136,9 +139,17 @@ def class_names(population: Population) -> tuple[str, ...]:
     check_labelled(population)
     if len(np.unique(labels)) < 2:
         raise ValueError(f"all {len(labels)} fields have label {labels[0]}: expected at least two classes")
-    names = stored_names(population) or tuple(map(str, range(int(labels.max()) + 1)))
+    names = stored_names(population) or tuple(map(str, range(count_classes(labels))))
     check_labelled(population, names)
     return names
+
+
+def count_classes(labels: np.ndarray) -> int:
+    """The number of classes of labels (N,): one more than the largest. Raises ValueError for more than MAX_CLASSES."""
+    largest = int(labels.max())
+    if largest >= MAX_CLASSES:
+        raise ValueError(f"label {largest} is too large: expected labels below {MAX_CLASSES}, classes numbered from 0")
+    return largest + 1
 
 
 def stored_names(population: Population) -> tuple[str, ...]:
@@ -167,23 +178,24 @@ def check_labelled(population: Population, classes: tuple[str, ...] | None = Non
         raise ValueError(f"classes are {', '.join(named)}: expected {', '.join(classes)}, in this order")
 
 
-def check_finite(fields: FieldBatch, ids: np.ndarray) -> None:
-    """Raise ValueError naming the first field whose weights are not all finite."""
+def check_finite(fields: FieldBatch, ids: np.ndarray, skippable: bool = False) -> None:
+    """Raise ValueError naming the first field whose weights are not all finite; skippable: the caller has skip_bad."""
     bad = ~torch.isfinite(fields.flat()).all(dim=1)
     if bool(bad.any()):
         first = int(np.asarray(ids)[int(bad.nonzero()[0])])
+        accepted = "finite weights" + (", or skip_bad to leave them out" if skippable else "")
         raise ValueError(
-            f"field id {first} has NaN or infinite weights ({int(bad.sum())} such fields): mend it, or use skip_bad"
+            f"field id {first} has NaN or infinite weights ({int(bad.sum())} such fields): expected {accepted}"
         )
 
 
-def batches(population: Population, size: int = _ROWS_AT_ONCE) -> Iterator[FieldBatch]:
-    """All fields in order, at most `size` at a time, checked to be finite."""
+def batches(population: Population, size: int = _ROWS_AT_ONCE, skippable: bool = False) -> Iterator[FieldBatch]:
+    """All fields in order, at most `size` at a time, checked to be finite as `check_finite` does."""
     ids = np.asarray(population.ids)
     for start in range(0, len(population), size):
         positions = np.arange(start, min(start + size, len(population)))
         fields = population[positions]
-        check_finite(fields, ids[positions])
+        check_finite(fields, ids[positions], skippable)
         yield fields
 
 
@@ -197,9 +209,9 @@ def finite(population: Population) -> np.ndarray:
 
 
 class Rows:
-    """Random access to a population's fields: held in memory where they fit in memory_mb, else read each time.
+    """Random access to the fields of a training: held in memory where they fit in memory_mb, else read each time.
 
-    prepare: applied to fields once, as they are read.
+    prepare: applied to fields once, as they are read. Raises ValueError for fields that are not finite.
     """
 
     def __init__(
@@ -213,7 +225,7 @@ class Rows:
         size_mb = len(population) * population.spec.num_params * 4 / 2**20
         self.flat = None
         if 0 < size_mb <= memory_mb:
-            self.flat = torch.cat([self.prepare(fields).flat() for fields in batches(population)])
+            self.flat = torch.cat([self.prepare(fields).flat() for fields in batches(population, skippable=True)])
 
     @property
     def resident(self) -> bool:
@@ -225,7 +237,7 @@ class Rows:
         if self.flat is not None:
             return FieldBatch.from_flat(self.population.spec, self.flat[positions])
         fields = self.population[positions.numpy()]
-        check_finite(fields, self._ids[positions.numpy()])
+        check_finite(fields, self._ids[positions.numpy()], skippable=True)
         return self.prepare(fields)
 
 

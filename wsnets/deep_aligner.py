@@ -36,7 +36,8 @@ class DeepAligner(Network):
     @classmethod
     def rebuild(cls, about: dict, spec: FieldSpec, settings: models.ModelConfig) -> tuple[nn.Module, dict[str, Any]]:
         """From `about`: an untrained model."""
-        assert isinstance(settings, DeepAlignConfig)
+        if not isinstance(settings, DeepAlignConfig):
+            raise ValueError(f"model={models.name_of(settings)!r} aligns nothing: expected deep_align")
         return settings.build_aligner(spec, fresh()), {}
 
     def element(self, fields: FieldBatch, reference: FieldBatch, rounds: int = 0) -> Element:

@@ -1,14 +1,14 @@
 """Editor: a trained network that changes fields, so that what they show is dilated, smoothed, inflated."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
-from wsnets import models
+from wsnets import checkpoint, models
 from wsnets.network import Network, fresh, to_fields
 from wsnets.operations import Operation, operation_from_json
 
@@ -18,6 +18,7 @@ class Editor(Network):
     """Weights -> weights: field + model(field); operation: what the edited field was trained to show."""
 
     task = "edit"
+    kinds: ClassVar = {"operation": checkpoint.OBJECT}
 
     operation: Operation
 

@@ -1,13 +1,13 @@
 """Embedder: a trained network that maps a field to a point on a sphere, near the points of fields like it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
-from wsnets import models
+from wsnets import checkpoint, models
 from wsnets.network import Network, fresh
 
 
@@ -16,6 +16,7 @@ class Embedder(Network):
     """Weights -> unit vectors of `dim` numbers."""
 
     task = "contrast"
+    kinds: ClassVar = {"dim": checkpoint.COUNT}
 
     dim: int
 

@@ -126,7 +126,10 @@ class Normaliser:
 
     @classmethod
     def from_state(cls, mode: NormaliserMode, state: dict[str, Tensor]) -> "Normaliser":
-        """Inverse of `state`."""
+        """Inverse of `state`. Raises ValueError for statistics without a mode that uses them, or none where it does."""
+        if (mode == "none") != (not state):
+            held = f"{len(state)} tensors of statistics" if state else "no statistics"
+            raise ValueError(f"normalise={mode!r}: there are {held}, expected those of this mode")
         half = range(len(state) // 2)
         return cls(mode, tuple(state[f"mean.{i}"] for i in half), tuple(state[f"std.{i}"] for i in half))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
-from wsnets import models
+from wsnets import checkpoint, models
 from wsnets.diffusion import Denoiser, Diffusion, Method, counted_noise, guided
 from wsnets.latents import Embedding
 from wsnets.network import Network, check_spec, digest, fresh, read_about
@@ -139,6 +139,14 @@ class FieldGenerator(Network):
     """
 
     task = "generate"
+    kinds: ClassVar = {
+        "diffusion": checkpoint.OBJECT,
+        "classes": checkpoint.TEXTS,
+        "token": checkpoint.COUNT,
+        "shape": checkpoint.COUNTS,
+        "latents": checkpoint.TRUTH,
+        "signal": checkpoint.OBJECT,
+    }
 
     diffusion: Diffusion
     token: int

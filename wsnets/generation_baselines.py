@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from neuralfields.batch import FieldBatch
 from wsnets.align import lerp
-from wsnets.data import Population, batches
+from wsnets.data import Population, batches, check_finite
 
 _SMALLEST, _LARGEST = 2.0**-6, 2.0**12  # amounts of noise, in spreads of the weights
 
@@ -26,8 +26,13 @@ class Sample:
 
 
 def take(population: Population, positions: np.ndarray) -> Sample:
-    """Some fields of a population, single precision, with their labels."""
-    return Sample(population[positions].to(torch.float32), np.asarray(population.labels)[positions].astype(np.int64))
+    """Some fields of a population, single precision, with their labels.
+
+    Raises ValueError for weights that are not finite: here, where the ids of the fields are still known.
+    """
+    fields = population[positions]
+    check_finite(fields, np.asarray(population.ids)[positions])
+    return Sample(fields.to(torch.float32), np.asarray(population.labels)[positions].astype(np.int64))
 
 
 def spreads(population: Population) -> dict[str, float]:

@@ -88,9 +88,9 @@ class LoopConfig:
     def __post_init__(self) -> None:
         check("epochs", self.epochs, self.epochs >= 1, "a whole number from 1")
         check("batch", self.batch, self.batch >= 2, "a whole number from 2")
-        check("lr", self.lr, self.lr > 0, "a positive number")
+        check("lr", self.lr, 0 < self.lr < math.inf, "a positive, finite number")
         for name in ("weight_decay", "clip", "minutes", "epoch_items", "patience"):
-            check(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
+            check(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "zero or more, and finite")
         for name in ("warmup", "ema"):
             check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "a number in [0, 1)")
         for name, allowed in (("schedule", Schedule), ("optimizer", Optimizer), ("precision", Precision)):
@@ -161,11 +161,11 @@ def run(
     """Train `model` on `task`, or go on from the checkpoint `file`; return the state, `best` holding the result.
 
     identity: JSON values that say what this run is; a checkpoint of another run raises ValueError naming the first
-    difference, as does a loss that is not finite. progress: called after every epoch; tick: after every step, with
-    the share of the training that is done and the step's loss. at_once: items that go through the model together, see
-    `together`; a batch is cut into such pieces and their gradients added (0: the whole batch). With several processes
-    each takes its pieces of every batch, and where these are the same the result is that of one up to the order of
-    sums.
+    difference, as does a loss or a figure of validation that is not finite. progress: called after every epoch; tick:
+    after every step, with the share of the training that is done and the step's loss. at_once: items that go through
+    the model together, see `together`; a batch is cut into such pieces and their gradients added (0: the whole batch).
+    With several processes each takes its pieces of every batch, and where these are the same the result is that of one
+    up to the order of sums.
     """
     keep_freed_memory()
     model = model.to(choose_device(config.device))
@@ -273,7 +273,7 @@ class _Loop:
         total = self.lanes.add_gradients(self.learned, self._losses(step, fetched))
         total = self.processes.sum_gradients(state.model, total)
         if not math.isfinite(total.item()):
-            raise ValueError(self._diverged(total.item(), step))
+            raise ValueError(self._diverged("loss", total.item(), f"at step {step}"))
         if config.clip > 0:
             optimizers.clip_gradients(self.learned, config.clip)
         state.optimizer.step()
@@ -292,9 +292,9 @@ class _Loop:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             return self.task.loss(self.state.model, batch, draws) * share
 
-    def _diverged(self, loss: float, step: int) -> str:
+    def _diverged(self, name: str, value: float, where: str) -> str:
         kept = f"{self.file} holds the run up to epoch {self.state.epoch}" if self.state.epoch else "no epoch is kept"
-        return f"loss is {loss} at step {step}: expected a finite number; {kept}; try a smaller lr"
+        return f"{name} is {value} {where}: expected a finite number; {kept}; try a smaller lr"
 
     def _count(self) -> int:
         pieces = -(-self.batch // self.at_once)
@@ -322,6 +322,9 @@ class _Loop:
             with torch.no_grad():
                 figures = self.task.validate(state.average)
         figures = self.processes.agree(figures)
+        for name, value in figures.items():  # the last epoch's checkpoint stays as it is
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(self._diverged(name, value, f"on validation after epoch {state.epoch + 1}"))
         state.epoch += 1
         state.history.append({"epoch": state.epoch, "loss": loss, **figures})
         score = figures.get("score")

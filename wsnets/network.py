@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 import torch
@@ -18,15 +18,23 @@ from torch import Generator, Tensor, nn
 
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
+from neuralfields.symmetry import Kind
 from wsnets import checkpoint, models
 from wsnets.align import Aligner
 from wsnets.data import Population, batches, check_finite
-from wsnets.features import Normaliser, WeightFeatures, weight_features
-from wsnets.loop import first_difference
+from wsnets.features import Normaliser, NormaliserMode, WeightFeatures, weight_features
+from wsnets.loop import check, first_difference
 
 FORMAT = "neuralfields-network"
 VERSION = 1
 FILE = "network.json"
+KINDS = {
+    "task": checkpoint.TEXT,
+    "spec": checkpoint.OBJECT,
+    "model": checkpoint.OBJECT,
+    "normalise": checkpoint.TEXT,
+    "align": checkpoint.TEXTS_OR_NULL,
+}
 _READ_AT_ONCE = 1024
 
 
@@ -39,6 +47,7 @@ class Network(ABC):
     """
 
     task: ClassVar[str]
+    kinds: ClassVar[dict[str, str]] = {}  # of what `about` gives, see checkpoint.check_kinds
 
     spec: FieldSpec
     settings: models.ModelConfig
@@ -132,26 +141,30 @@ class Network(ABC):
         about = read_about(folder)
         if about["task"] != cls.task:
             raise ValueError(f"{folder} was trained to {about['task']}: expected one trained to {cls.task}")
+        checkpoint.check_kinds(folder / FILE, about, cls.kinds)
         tensors, _ = checkpoint.read(folder / "model.safetensors")
-        spec, settings = FieldSpec.from_json(about["spec"]), models.from_json(about["model"])
-        model, added = cls.rebuild(about, spec, settings)
+        with checkpoint.reading(folder / FILE):
+            spec, settings = FieldSpec.from_json(about["spec"]), models.from_json(about["model"])
+            model, added = cls.rebuild(about, spec, settings)
+            modes, moves = get_args(NormaliserMode), get_args(Kind)
+            check("normalise", about["normalise"], about["normalise"] in modes, f"one of {', '.join(modes)}")
+            check("align", about["align"], set(about["align"] or ()) <= set(moves), f"some of {', '.join(moves)}")
         try:
             model.load_state_dict(checkpoint.pick(tensors, "model"))
         except RuntimeError as error:
             raise ValueError(f"{folder}: model.safetensors does not fit the model of {FILE}") from error
-        normaliser = Normaliser.from_state(about["normalise"], checkpoint.pick(tensors, "normaliser"))
         aligner = None
-        if about["align"] is not None:
-            aligner = Aligner.from_state(spec, tuple(about["align"]), checkpoint.pick(tensors, "aligner"))
-        training = folder / "training.json"
-        figures = json.loads(training.read_text(encoding="utf-8")) if training.is_file() else {}
+        with checkpoint.reading(folder / "model.safetensors"):
+            normaliser = Normaliser.from_state(about["normalise"], checkpoint.pick(tensors, "normaliser"))
+            if about["align"] is not None:
+                aligner = Aligner.from_state(spec, tuple(about["align"]), checkpoint.pick(tensors, "aligner"))
         return cls(
             spec=spec,
             settings=settings,
             model=model.eval(),
             normaliser=normaliser,
             aligner=aligner,
-            training=figures,
+            training=checkpoint.read_figures(folder / "training.json"),
             **added,
         )
 
@@ -165,7 +178,9 @@ def check_spec(given: FieldSpec, expected: FieldSpec) -> None:
 
 def read_about(folder: Path) -> dict:
     """Read network.json of a folder. Raises FileNotFoundError or ValueError in one line when it is none."""
-    return checkpoint.read_about(folder / FILE, FORMAT, VERSION, ("task", "spec", "model", "normalise", "align"))
+    about = checkpoint.read_about(folder / FILE, FORMAT, VERSION, KINDS)
+    checkpoint.check_kinds(folder / FILE, about, KINDS)
+    return about
 
 
 def digest(*parts: nn.Module) -> str:

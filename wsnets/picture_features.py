@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from wsnets import checkpoint
+from wsnets.data import count_classes
 from wsnets.heads import linear
 from wsnets.loop import STREAM_MODEL, LoopConfig, check, generator, run
 
@@ -209,7 +210,7 @@ def _num_classes(labels: np.ndarray) -> int:
         raise ValueError(f"labels has shape {labels.shape}: expected one for each of at least 4 pictures")
     if labels.min() < 0 or len(np.unique(labels)) < 2:
         raise ValueError(f"labels run from {labels.min()} to {labels.max()}: expected at least two classes, from 0")
-    return int(labels.max()) + 1
+    return count_classes(labels)
 
 
 def _convolution(num_in: int, num_out: int, generator: Generator) -> nn.Module:

@@ -1,14 +1,14 @@
 """Reader: a trained classifier of fields."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
-from wsnets import models
+from wsnets import checkpoint, models
 from wsnets.data import Population, check_labelled
 from wsnets.evaluation import Evaluation, assess
 from wsnets.network import Network, fresh
@@ -19,6 +19,7 @@ class Reader(Network):
     """A classifier of fields of one spec: weights -> probabilities of K classes; classes: K names."""
 
     task = "classify"
+    kinds: ClassVar = {"classes": checkpoint.TEXTS}
 
     classes: tuple[str, ...]
 

@@ -4,14 +4,14 @@ Legend: N fields.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import FieldSpec
-from wsnets import models
+from wsnets import checkpoint, models
 from wsnets.data import Population
 from wsnets.network import Network, fresh
 
@@ -21,6 +21,7 @@ class Regressor(Network):
     """A reader of one number: y = mean + std * model(weights); target: the column of the index that is read."""
 
     task = "regress"
+    kinds: ClassVar = {"target": checkpoint.TEXT, "mean": checkpoint.NUMBER, "std": checkpoint.NUMBER}
 
     target: str
     mean: float

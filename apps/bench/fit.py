@@ -66,12 +66,15 @@ class BenchFit:
 
 def run(options: BenchFit) -> list[dict]:
     """Measure, print a table, save where asked, and return the rows as plain JSON values."""
-    output = Output(quiet=options.output.quiet)
+    output, folder = Output(quiet=options.output.quiet), Path(options.out) if options.save else None
+    _check_threads(options.threads)
     if options.memory:
         from apps.bench import memory
 
-        return memory.run(output, max(options.threads), Path(options.out) if options.save else None)
+        return memory.run(output, max(options.threads), folder)
     cases = _cases(options)
+    if folder is not None:
+        table.check_appendable(folder / "fit.csv", table.columns(Row))
     sides = [name for name in options.sides if _usable(name, output)]
     if not sides:
         raise ValueError(f"sides={options.sides}: expected at least one that is installed")
@@ -85,9 +88,10 @@ def run(options: BenchFit) -> list[dict]:
             if not result["limited"]:
                 output.say("  this system cannot bind a process to cores: jax and fit-a-nef took what they found")
             measured += new
-    if options.save:
-        save(Path(options.out), measured)
-        output.say(f"saved in {Path(options.out) / 'fit.csv'} and fit.md")
+            if folder is not None:  # at once: what comes next may die
+                save(folder, new)
+    if folder is not None:
+        output.say(f"saved in {folder / 'fit.csv'} and fit.md")
     return [row.to_json() for row in measured]
 
 
@@ -140,20 +144,24 @@ def save(folder: Path, measured: Sequence[Row]) -> None:
     )
 
 
+def _check_threads(threads: Sequence[int]) -> None:
+    most = table.usable_cores()
+    if not threads or any(not 1 <= count <= most for count in threads):
+        raise ValueError(f"threads={threads}: expected one or more numbers from 1 to {most}, the cores here")
+
+
 def _cases(options: BenchFit) -> list[dict]:
+    if not options.spec:
+        raise ValueError("spec=(): expected one at least, such as 2-32-32-1")
     if options.points and len(options.points) != len(options.spec):
         raise ValueError(f"points={options.points}: expected {len(options.spec)} numbers, one for each spec")
     if options.rounds < 1 or options.fields < 0:
         raise ValueError(f"rounds={options.rounds}, fields={options.fields}: expected positive numbers")
-    if any(not 1 <= threads <= table.usable_cores() for threads in options.threads):
-        raise ValueError(
-            f"threads={options.threads}: expected numbers from 1 to {table.usable_cores()}, the cores here"
-        )
     cases = []
     for index, spec in enumerate(options.spec):
-        table.parse_dims(spec)
         points, count = CASES.get(spec, (1024, 16))
         points = options.points[index] if options.points else points
+        table.parse_case(spec, points)
         cases.append({"spec": spec, "points": points, "fields": options.fields or count})
     return cases
 

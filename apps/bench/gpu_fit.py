@@ -94,17 +94,22 @@ def measure(
             if spare < 0:
                 print(f"{case.name}: {name} is left out: it would take {-spare:.0f} s too long", flush=True)
                 continue
-            try:
-                peer = make_peer(name, case)
-                peer.advance(1)
-                steps = fill(lambda peer=peer: peer.advance(1), timed, _SLICE_S, least=2)
-            except Exception as error:  # of a library that is not ours, and no reason to lose what is
-                print(f"{case.name}: {name} is left out: {_one_line(error)}", flush=True)
-                continue
-            slices.append(_slice(name, PEER_PRECISION, peer, steps))
+            slices += _peer(name, case, timed)
         yield rows(case, slices, take_turns(slices, turns, timed), matmul)
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _peer(name: str, case: Case, timed: Callable[[Callable], float]) -> list[Slice]:
+    """What a peer does in one round; nothing, and a line that says why, where it does not run here."""
+    try:
+        side = make_peer(name, case)
+        side.advance(1)
+        steps = fill(lambda: side.advance(1), timed, _SLICE_S, least=2)
+    except Exception as error:  # of a library that is not ours, and no reason to lose what is
+        print(f"{case.name}: {name} is left out: {_one_line(error)}", flush=True)
+        return []
+    return [_slice(name, PEER_PRECISION, side, steps)]
 
 
 def strays(case: Case, precision: str) -> str | None:

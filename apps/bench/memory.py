@@ -3,7 +3,6 @@
 Run as `python -m apps.bench.memory FIELDS STEPS THREADS`, it is the measured process: a fresh one for every figure.
 """
 
-import csv
 import json
 import subprocess
 import sys
@@ -15,13 +14,20 @@ from apps.output import Output
 
 FIELDS = 10_000
 STEPS = (50, 500)
+COLUMNS = ["spec", "points", "threads", "side", "fields", "steps", "peak_rss_mb", "before_mb", "seconds", "date", "cpu"]
+COLUMNS += ["versions"]
 _SPEC = "2-32-32-1"
 _SIDE = 28
 
 
 def run(output: Output, threads: int, folder: Path | None) -> list[dict]:
-    """Measure every number of steps in a process of its own; append to memory.csv in a folder, if one is given."""
+    """Measure every number of steps in a process of its own; append to memory.csv in a folder, if one is given.
+
+    Raises ValueError for a folder that they cannot be saved in, and RuntimeError when a fit dies.
+    """
     found = []
+    if folder is not None:
+        table.check_appendable(folder / "memory.csv", COLUMNS)
     for steps in STEPS:
         command = [sys.executable, "-m", "apps.bench.memory", str(FIELDS), str(steps), str(threads)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -32,24 +38,15 @@ def run(output: Output, threads: int, folder: Path | None) -> list[dict]:
         row |= {"steps": steps, **measured, "date": table.now(), "cpu": table.cpu_name()}
         row["versions"] = table.versions("torch", "numpy", "pyarrow", "neuralfields")
         found.append(row)
+        if folder is not None:  # at once: the next fit takes longer
+            table.append_records(folder / "memory.csv", COLUMNS, [row])
         output.say(
             f"  {FIELDS:,} fields {_SPEC}, {steps} steps: peak {row['peak_rss_mb']:,.0f} MB"
             f" ({row['before_mb']:,.0f} MB before the fit), {row['seconds']:.1f} s"
         )
     if folder is not None:
-        _append(folder / "memory.csv", found)
         output.say(f"saved in {folder / 'memory.csv'}")
     return found
-
-
-def _append(path: Path, found: list[dict]) -> None:
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(found)
 
 
 def peak_mb() -> float:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,14 +84,16 @@ class _Found:
 def run(options: BenchMesh) -> list[dict]:
     """Measure, print a table, save where asked, and return the rows as plain JSON values.
 
-    Raises ValueError for numbers out of range and a spec that is not over three coordinates.
+    Raises ValueError for numbers out of range, a spec that is not over three coordinates, rows that cannot be saved.
     """
     import torch
 
     if min(options.resolution, default=0) < 2 or options.rounds < 1 or options.threads < 1:
         given = f"resolution={options.resolution}, rounds={options.rounds}, threads={options.threads}"
         raise ValueError(f"{given}: expected cells of 2 or more and positive numbers")
-    output = Output(quiet=options.output.quiet)
+    output, path = Output(quiet=options.output.quiet), Path(options.out) / "mesh.csv"
+    if options.save:
+        table.check_appendable(path, table.columns(MeshRow))
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
@@ -102,11 +104,12 @@ def run(options: BenchMesh) -> list[dict]:
             rows = _rows(options, resolution, _measure(field, resolution, options.rounds))
             output.table(HEADER, [cells(row) for row in rows])
             measured += rows
+            if options.save:  # at once: a higher resolution may not fit the machine
+                append(path, rows)
     finally:
         torch.set_num_threads(before)
     if options.save:
-        append(Path(options.out) / "mesh.csv", measured)
-        output.say(f"saved in {Path(options.out) / 'mesh.csv'}")
+        output.say(f"saved in {path}")
     return [asdict(row) for row in measured]
 
 
@@ -238,4 +241,4 @@ def cells(row: MeshRow) -> tuple[str, ...]:
 
 def append(path: Path, measured: list[MeshRow]) -> None:
     """Append rows, with a header if the file is new. Raises ValueError when the file has other columns."""
-    table.append_records(path, [field.name for field in fields(MeshRow)], [asdict(row) for row in measured])
+    table.append_records(path, table.columns(MeshRow), [asdict(row) for row in measured])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apps.bench.rows import parse_dims
+from apps.bench.rows import parse_case
 from neuralfields import grids, inits
 from neuralfields.batch import FieldBatch
 from neuralfields.spec import SIREN
@@ -43,10 +43,7 @@ class Side(Protocol):
 
 def build(spec: str, points: int, count: int, threads: int) -> Problem:
     """Make the problem for a spec such as '2-32-32-1'. Raises ValueError when points is not a square."""
-    dims = parse_dims(spec)
-    side = math.isqrt(points)
-    if dims[0] != 2 or side * side != points:
-        raise ValueError(f"spec={spec!r}, points={points}: expected two coordinates and a square number of points")
+    dims, side = parse_case(spec, points), math.isqrt(points)
     field_spec = SIREN(2, dims[-1], hidden=dims[1:-1])
     start = inits.initial(field_spec, np.arange(count, dtype=np.uint32), mode="random")
     targets = torch.rand(count, points, dims[-1], generator=torch.Generator().manual_seed(0))

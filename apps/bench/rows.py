@@ -58,6 +58,19 @@ def parse_dims(spec: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def parse_case(spec: str, points: int) -> tuple[int, ...]:
+    """Read the widths of fields over a square picture of so many points.
+
+    Raises ValueError for widths that are none or not over two coordinates, and for points that are no square.
+    """
+    dims = parse_dims(spec)
+    if dims[0] != 2:
+        raise ValueError(f"spec={spec!r}: expected two coordinates, as in 2-32-32-1")
+    if points < 1 or math.isqrt(points) ** 2 != points:
+        raise ValueError(f"points={points}: expected a square number, such as 784 for 28 x 28")
+    return dims
+
+
 def flop_per_point(dims: Sequence[int]) -> int:
     """Matrix work of one training step for one point: 2 * 3 * MACs, less the first layer's input gradient.
 
@@ -78,14 +91,27 @@ def quantile(values: Iterable[float], q: float) -> float:
 
 def append_csv(path: Path, rows: Sequence[Row]) -> None:
     """Append rows, with a header if the file is new. Raises ValueError when the file has other columns."""
-    append_records(path, [f.name for f in fields(Row)], [row.to_json() for row in rows])
+    append_records(path, columns(Row), [row.to_json() for row in rows])
+
+
+def columns(kind: type) -> list[str]:
+    """Names of the columns under which rows of a dataclass are saved."""
+    return [field.name for field in fields(kind)]
+
+
+def check_appendable(path: Path, names: list[str]) -> None:
+    """Raise ValueError unless records under these columns can be appended: to be asked before they are measured."""
+    above = next(folder for folder in path.parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"out={str(path.parent)!r}: {above} is a file, expected a folder")
+    if path.exists() and _header(path) != names:
+        raise ValueError(f"{path} has columns {_header(path)}: expected {names}")
 
 
 def append_records(path: Path, names: list[str], records: Sequence[dict[str, Any]]) -> None:
     """Append records under columns, with a header if the file is new. Raises ValueError for a file of other columns."""
+    check_appendable(path, names)
     new = not path.exists()
-    if not new and _header(path) != names:
-        raise ValueError(f"{path} has columns {_header(path)}: expected {names}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")

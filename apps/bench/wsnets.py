@@ -1,13 +1,12 @@
 """`nf bench wsnets`: training steps of weight-space networks, beside the public code of the same papers."""
 
-import csv
 import json
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -129,7 +128,7 @@ class Side:
 def run(options: BenchWsnets) -> list[dict]:
     """Measure, print a table, save where asked, and return the rows as plain JSON values.
 
-    Raises ValueError for an unknown model, numbers out of range, and a side that dies.
+    Raises ValueError for an unknown model, numbers out of range, rows that cannot be saved, and a side that dies.
     """
     unknown = [name for name in options.models if name not in MODELS]
     if unknown or not options.models:
@@ -137,16 +136,18 @@ def run(options: BenchWsnets) -> list[dict]:
     for argument in ("batch", "rounds", "threads"):
         if getattr(options, argument) < 1:
             raise ValueError(f"{argument}={getattr(options, argument)}: expected a positive number")
-    output, measured = Output(quiet=options.output.quiet), []
+    output, measured, path = Output(quiet=options.output.quiet), [], Path(options.out) / "wsnets.csv"
+    if options.save:
+        table.check_appendable(path, table.columns(WsnetsRow))
     output.say(f"{table.cpu_name()}; {options.rounds} rounds; one step = forward, loss, backward, clip, optimizer")
     for name in options.models:
         found = list(_measure(name, options, output))
         output.table(HEADER, [cells(row) for row in found])
         measured += found
         if options.save:  # at once: what comes next may not fit the machine
-            append(Path(options.out) / "wsnets.csv", found)
+            append(path, found)
     if options.save:
-        output.say(f"saved in {Path(options.out) / 'wsnets.csv'}")
+        output.say(f"saved in {path}")
     return [asdict(row) for row in measured]
 
 
@@ -225,11 +226,5 @@ def cells(row: WsnetsRow) -> tuple[str, ...]:
 
 
 def append(path: Path, measured: list[WsnetsRow]) -> None:
-    """Append rows, with a header if the file is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(WsnetsRow)], lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(asdict(row) for row in measured)
+    """Append rows, with a header if the file is new. Raises ValueError when the file has other columns."""
+    table.append_records(path, table.columns(WsnetsRow), [asdict(row) for row in measured])

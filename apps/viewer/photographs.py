@@ -34,14 +34,20 @@ def photographs(part: "FieldStore | Part", row: int, source: str, scale: float =
 
 
 def scene_path(source: Path, split: str | None, name: str) -> Path:
-    """Where one scene of a source lies: the source itself, or a folder in it or in its split."""
+    """Where one scene of a source lies: the source itself, or a folder in it or in its split.
+
+    Raises FileNotFoundError for a source that is not there, ValueError for one without the scene and for a name that
+    leads out of it.
+    """
     from fitting.signals.image_files import SPLITS
+    from fitting.signals.view_files import inside
     from fitting.signals.view_scene import is_scene
 
     if not source.exists():
         raise FileNotFoundError(f"beside={str(source)!r}: no such file or folder")
     if source.is_file() or is_scene(source):
         return source
+    inside(source, name, f"beside={str(source)!r}: name", "the folder")  # names come with the store
     words = SPLITS[split or "train"]
     folders = [source, *(folder for folder in source.iterdir() if folder.name.lower() in words)]
     found = next((folder / name for folder in folders if (folder / name).is_dir() and is_scene(folder / name)), None)

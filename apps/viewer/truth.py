@@ -31,11 +31,15 @@ class Truth:
 
     def picture(self, part: Part, row: int) -> "Tensor":
         """The picture that a field was fitted to: (H, W, C) in [0, 1]."""
-        from apps.render import source_images
+        from apps.render import check_fitted, source_images
+        from neuralfields import FieldStore
 
         with self._lock:
             if self._images is None:
-                found = source_images(part.meta, self._source, replace(self._options, limit=None))
+                options = replace(self._options, limit=None)
+                found = source_images(part.meta, self._source, options)
+                if isinstance(part.fields, FieldStore):
+                    check_fitted(part.fields, found, self._source, options)
                 self._images = found, {int(number): place for place, number in enumerate(found.ids)}
             images, places = self._images
         # Several fits of one image have ids of their own, and the image's as their group.
@@ -46,9 +50,10 @@ class Truth:
 
     def mesh(self, part: Part, row: int) -> "Mesh":
         """The shape that a field was fitted to, in the box."""
-        from apps.render_shapes import original
+        from apps.render_shapes import fitted, original
 
-        return original(self._source, str(part.column("name")[row]))
+        name = str(part.column("name")[row])
+        return original(self._source, name, fitted(part, name))
 
     def photographs(self, part: Part, row: int) -> "ViewSet":
         """The photographs that a radiance field was fitted to and those held out, of the last scene asked for."""

@@ -81,7 +81,10 @@ def box_around(poses: Sequence[np.ndarray], largest: SceneBox | None = None) -> 
     if np.linalg.eigvalsh(normal)[0] < 1e-5:
         if largest is not None:
             return largest
-        raise ValueError(f"box=None: {len(matrices)} cameras with parallel views do not tell the centre; give box")
+        raise ValueError(
+            f"box=None: {len(matrices)} cameras with parallel views do not tell the centre: expected two that look in"
+            " other directions, or a box (in Python, views.load)"
+        )
     centre = np.linalg.solve(normal, (across @ positions[:, :, None])[:, :, 0].mean(axis=0))
     inward = ((centre - positions) * forward).sum(axis=1) > 0.0
     shrink = 1.0
@@ -91,5 +94,8 @@ def box_around(poses: Sequence[np.ndarray], largest: SceneBox | None = None) -> 
     if largest is not None and largest.half <= half:
         return largest
     if half <= 1e-9 * (1.0 + float(np.abs(centre).max())):
-        raise ValueError("box=None: all cameras stand at one place, which tells no size; give box")
+        raise ValueError(
+            "box=None: all cameras stand at one place, which tells no size: expected others, or a box (in Python,"
+            " views.load)"
+        )
     return SceneBox((float(centre[0]), float(centre[1]), float(centre[2])), half)

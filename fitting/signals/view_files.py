@@ -118,12 +118,12 @@ def in_order(frames: Any) -> tuple[Frame, ...]:
     return tuple(sorted(frames, key=lambda frame: (key(frame), frame.name)))
 
 
-def inside(folder: Path, written: str, where: str) -> tuple[str, Path]:
+def inside(folder: Path, written: str, where: str, whose: str = "the scene's folder") -> tuple[str, Path]:
     """Return the tidy name of a path written in a file, and the path. Raises ValueError when it leaves `folder`."""
     tidy = written.replace("\\", "/")
     pure = PurePosixPath(tidy)
     if not pure.name or pure.is_absolute() or PureWindowsPath(tidy).drive or ".." in pure.parts or "\0" in tidy:
-        raise ValueError(f"{where}: {written!r} is not a path inside the scene's folder")
+        raise ValueError(f"{where}: {written!r} is not a path inside {whose}")
     return pure.as_posix(), folder / pure
 
 

@@ -66,6 +66,7 @@ def read(
     images, for the meta. Conventions come from the sidecar or from `conventions`. progress(done, total). Raises
     ValueError or FileNotFoundError naming what is missing, unreadable or contradictory.
     """
+    side.check_shape(shape)
     folder = need_folder(folder)
     listing, paths = _list(folder, splits)
     if not paths:

@@ -98,6 +98,7 @@ def read(
     missing, unreadable or contradictory.
     """
     h5py = _h5py()
+    side.check_shape(shape)
     folder = need_folder(folder)
     files = _files(folder)
     config = _read_config(h5py, files[0])

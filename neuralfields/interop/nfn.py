@@ -68,6 +68,7 @@ def read(
     for the meta. Keys may have any names, their order counts. Conventions come from the sidecar or from `conventions`.
     progress(done, total). Raises ValueError or FileNotFoundError naming what is missing or contradictory.
     """
+    side.check_shape(shape)
     folder = need_folder(folder)
     listing, paths = _list(folder, prefix, split_points)
     first = read_state_dict(paths[0])

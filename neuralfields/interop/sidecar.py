@@ -7,6 +7,7 @@ the store's own order, with a column that says where in the folder each field li
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,15 @@ def split_ids(splits: Sequence[str | None]) -> np.ndarray:
         ids[row] = offset + seen.get(offset, 0)
         seen[offset] = seen.get(offset, 0) + 1
     return ids
+
+
+def check_shape(shape: Any) -> None:
+    """Raise ValueError for a size of images that is neither None nor two positive whole numbers."""
+    if shape is None:
+        return
+    sides = shape if isinstance(shape, Sequence) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) >= 1 for side in sides):
+        raise ValueError(f"shape={shape!r}: expected (height, width), positive whole numbers")
 
 
 def meta_for(folder: Path, layout: str, spec: FieldSpec, shape: tuple[int, int] | None) -> dict[str, Any]:

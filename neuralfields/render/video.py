@@ -3,6 +3,7 @@
 Legend: H rows, W columns.
 """
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 SUFFIXES = (".mp4", ".gif")
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 QUALITY = 8  # of 10, imageio-ffmpeg's scale: flat shading shows no blocks
 
 
@@ -20,7 +22,8 @@ def save_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.0
     Frames are taken one at a time, so that a generator needs no memory for all. H.264 needs even sizes: an odd last row
     or column is repeated. fps: frames per second, more than 0 and at most 120; a GIF counts in hundredths of a second
     and shows at most 50. The file is written under a temporary name and renamed: it exists whole or not at all. Raises
-    ValueError for another suffix, other frames or none, and FileNotFoundError for a folder that does not exist.
+    ValueError for another suffix, other frames or none, FileNotFoundError for a folder that does not exist, and OSError
+    with the path for a file that could not be written whole.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -34,6 +37,11 @@ def save_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.0
     try:
         _WRITERS[suffix](part, _checked(frames), fps)
         os.replace(part, path)
+    except OSError as error:
+        # The frames may come from files of their own, whose errors say which.
+        if error.errno not in _FULL or error.filename not in (None, str(part)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -64,14 +72,30 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
         codec="libx264",
         quality=QUALITY,
         macro_block_size=2,
-        ffmpeg_log_level="error",
+        ffmpeg_log_level="quiet",  # what it would print beside the one line that is raised
     )
     writer.send(None)  # starts the process
+    count = 0
     try:
         for frame in chain([first], map(_even, frames)):
-            writer.send(np.ascontiguousarray(frame))
+            try:
+                writer.send(np.ascontiguousarray(frame))
+            except OSError:  # the process has died
+                raise _not_whole(path) from None
+            count += 1
     finally:
         writer.close()
+    # The writer does not say how its process ended.
+    try:
+        found, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+    except RuntimeError:
+        raise _not_whole(path) from None
+    if found != count:
+        raise _not_whole(path)
+
+
+def _not_whole(path: Path) -> OSError:
+    return OSError(errno.ENOSPC, "ffmpeg could not write the film whole, most likely for want of space", str(path))
 
 
 def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:

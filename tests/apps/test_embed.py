@@ -50,6 +50,19 @@ def test_limits_and_no_test(nf, store: Path, tmp_path: Path):
     assert judged.figures["test_fields"] == 4
 
 
+def test_one_field_alone_is_judged_and_drawn_without_a_path(nf, store: Path, other: Path, tmp_path: Path):
+    words = ("train", "embed", store, "--test", other, "--test-limit", 1, "--out", tmp_path / "e", *QUICK, "--json")
+    done = nf(*words)
+    assert done.code == 0, done.err
+    assert done.figures["test_fields"] == 1
+    assert "skipped: a path needs two fields" in done.out
+    assert "interpolation" not in done.figures
+    assert not (tmp_path / "e" / "interpolation.png").exists()
+    for name in ("retrieval", "reconstruction"):
+        assert (tmp_path / "e" / f"{name}.png").stat().st_size > 1000
+        assert done.figures[name] == str(tmp_path / "e" / f"{name}.png")
+
+
 def test_fields_without_labels_are_not_probed_and_that_is_said(nf, store: Path, tmp_path: Path):
     import neuralfields.store as stores
     from neuralfields.store_writer import StoreWriter
@@ -73,6 +86,8 @@ def test_refusals(nf, store: Path, tmp_path: Path):
     nf("train", "embed", store, "--limit", 0, "--out", tmp_path / "e").assert_refused("limit=0")
     nf("train", "embed", store, "--limit", 1, "--out", tmp_path / "e").assert_refused("expected at least 2")
     nf("train", "embed", tmp_path, "--out", tmp_path / "e").assert_refused(str(tmp_path))
+    limited = nf("train", "embed", store, "--test-limit", 3, "--out", tmp_path / "e", *QUICK)
+    limited.assert_refused("test_limit=3: expected --test or --test-fraction")
     assert not (tmp_path / "e").exists()
 
 

@@ -1,5 +1,7 @@
 """nf fit images: what is fitted, resumed and refused."""
 
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,58 @@ def test_bad_settings_are_one_line(words: list[str], said: list[str], nf, images
     out = tmp_path / "new"
     nf("fit", "images", images_file, "--out", out, *words).assert_refused(*said)
     assert not out.exists()
+
+
+def test_fields_that_diverged_are_counted_and_not_averaged(nf, images_file: Path, tmp_path: Path) -> None:
+    out, words = tmp_path / "new", ("fit", "images", images_file, "--limit", 3, *nf.quick, "--json")
+    done = nf(*words, "--out", out, "--lr", 1e30)
+    assert done.code == 0, done.err
+    assert (done.figures["diverged"], done.figures.get("psnr_mean")) == (3, None)
+    assert re.search(r"diverged +3 of 3", done.out)
+    assert "nan" not in done.out.replace(str(out), "")
+    assert "next:" not in done.out
+    assert re.search(r"diverged +3 of 3", nf("info", out).out)
+    good = nf(*words, "--out", tmp_path / "good")
+    assert good.figures["diverged"] == 0
+    assert re.search(r"^ +diverged", good.out, re.MULTILINE) is None
+
+
+def test_averages_are_over_the_finite_fields(nf, images_file: Path, tmp_path: Path, monkeypatch) -> None:
+    from fitting.signals.image import ImageSignals
+
+    quality = ImageSignals.quality
+
+    def broken(self, fields):
+        found = quality(self, fields)
+        found["psnr"][0] = np.nan
+        return found
+
+    monkeypatch.setattr(ImageSignals, "quality", broken)
+    done = nf("fit", "images", images_file, "--limit", 3, "--out", tmp_path / "new", *nf.quick, "--json")
+    psnr = open_store(tmp_path / "new").column("psnr").astype(np.float64)
+    assert done.figures["diverged"] == 1
+    assert done.figures["psnr_mean"] == pytest.approx(psnr[1:].mean())
+    assert re.search(r"diverged +1 of 3", done.out)
+    assert "next:" in done.out
+
+
+def test_a_broken_start_is_refused(nf, images_file: Path, tmp_path: Path) -> None:
+    start, out = tmp_path / "start", tmp_path / "new"
+    assert nf("fit", "images", images_file, "--limit", 2, "--out", start, *nf.quick, "--lr", 1e30).code == 0
+    done = nf("fit", "images", images_file, "--limit", 2, "--out", out, *nf.quick, "--init", f"{start}#1")
+    done.assert_refused("init=", f"{start}#1", "finite weights")
+    assert not out.exists()
+
+
+def test_the_next_commands_read_the_arrays_that_were_fitted(nf, tmp_path: Path) -> None:
+    np.savez(tmp_path / "keyed.npz", pix=np.zeros((4, 5, 5), np.uint8), lab=np.array([0, 1, 0, 1]))
+    words = (tmp_path / "keyed.npz", "--x-key", "pix", "--y-key", "lab")
+    done = nf("fit", "images", *words, "--out", tmp_path / "new", *nf.quick)
+    assert done.code == 0, done.err
+    line = next(line for line in done.out.splitlines() if line.startswith("next:"))
+    after = shlex.split(line)[1:]
+    assert after[:2] == ["nf", "render"]
+    assert nf(*after[1:]).code == 0
 
 
 def test_bad_sources_are_one_line(nf, tmp_path: Path) -> None:

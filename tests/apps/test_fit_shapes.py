@@ -1,5 +1,8 @@
 """nf fit shapes, nf mesh and nf render on shapes: from mesh files to a store, and from the store to meshes again."""
 
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -7,6 +10,9 @@ import numpy as np
 import pytest
 import trimesh
 
+from apps.options import ImageOptions
+from apps.viewer.collection import of_store
+from apps.viewer.truth import Truth
 from neuralfields.store import open_store
 
 QUICK = ("--steps", 150, "--batch", 1024, "--hidden", 32, 32, "--w0", 15)
@@ -48,6 +54,22 @@ def test_the_figures_of_a_fit_and_its_failures(nf, meshes: Path, shape_store: Pa
     assert [failure["name"] for failure in figures["failures"]] == ["flat.off"]
     store = open_store(shape_store)
     assert figures["iou_mean"] == pytest.approx(store.column("iou")[store.column("closed")].mean())
+
+
+def test_help_speaks_of_shapes_not_of_images(nf) -> None:
+    words = " ".join(nf("fit", "shapes", "--help").out.replace("│", " ").split())
+    assert "Points (of an image: pixels) drawn per step" in words
+    assert "the id of the image or shape" in words
+
+
+def test_shapes_that_diverged_are_counted(nf, meshes: Path, shape_store: Path, tmp_path: Path) -> None:
+    words = ("fit", "shapes", meshes / "ball.ply", "--out", tmp_path / "s", "--cache", shape_store.parent / "cache")
+    done = nf(*words, "--steps", 5, "--warmup", 0, "--batch", 64, "--hidden", 8, "--lr", 1e30, "--json")
+    assert done.code == 0, done.err
+    assert done.figures["diverged"] == 1
+    assert "1 of 1 fields: their weights or PSNR are not finite" in done.out
+    assert re.search(r"Chamfer-L1 +no surface$", done.out, re.MULTILINE)
+    assert "next:" not in done.out
 
 
 def test_meshes_are_closed_and_in_the_units_of_their_files(nf, meshes: Path, shape_store: Path, tmp_path: Path) -> None:
@@ -124,3 +146,32 @@ def test_bad_requests_are_one_line(nf, meshes: Path, shape_store: Path, store: P
     nf("render", shape_store, "--out", tmp_path / "x.mp4").assert_refused("one field", "--fields")
     nf("render", shape_store, "--out", tmp_path / "x.png", "--style", "wire").assert_refused("style='wire'")
     assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("name", ["../secret.ply", "in/../../secret.ply", "C:\\secret.ply", "", "{root}/secret.ply"])
+def test_an_original_outside_of_its_folder_is_not_read(name: str, meshes: Path, tmp_path: Path) -> None:
+    from apps.render_shapes import original
+
+    shutil.copy(meshes / "ball.ply", tmp_path / "secret.ply")
+    (tmp_path / "given" / "in").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"^beside='.*': name: .* is not a path inside the folder$"):
+        original(str(tmp_path / "given"), name.format(root=tmp_path))
+
+
+def test_originals_are_those_that_were_fitted(nf, meshes: Path, shape_store: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(meshes, tmp_path / "meshes"))
+    words = ("render", shape_store, "--out", tmp_path / "x.png", "--resolution", 16, "--size", 32, 32, "--beside")
+    assert nf(*words, folder / "ball.ply", "--fields", 0).code == 0
+    (tmp_path / "x.png").unlink()
+    shutil.copy(folder / "box.obj", folder / "ball.obj")
+    nf(*words, folder / "ball.obj", "--fields", 0).assert_refused("beside=", "'ball.ply'", "sha256")
+    trimesh.creation.icosphere(subdivisions=2).export(folder / "ball.ply")
+    nf(*words, folder).assert_refused("beside=", "'ball.ply'", "sha256")
+    assert not (tmp_path / "x.png").exists()
+    kept = open_store(shape_store)
+    part, truth = of_store(kept), Truth(str(folder), ImageOptions())
+    with pytest.raises(ValueError, match=r"sha256 of shape 'ball\.ply'"):
+        truth.mesh(part, 0)
+    assert len(truth.mesh(part, 1).faces) > 1
+    older = replace(part, meta={"signal": {**kept.meta["signal"], "shapes": {}}})
+    assert len(truth.mesh(older, 0).faces) == 320  # no checksum, nothing to compare

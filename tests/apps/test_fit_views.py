@@ -70,6 +70,15 @@ def grouped_store(grouped: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
+def test_scenes_that_diverged_are_counted(nf, scenes: Path, tmp_path: Path) -> None:
+    words = ("--steps", 3, "--rays", 16, "--samples", 8, "--lr", 1e38, "--model", "nerf", "--json")
+    done = nf("fit", "views", scenes / "ball", "--out", tmp_path / "s", *words)
+    assert done.code == 0, done.err
+    assert done.figures["diverged"] == 1
+    assert "1 of 1 fields: their weights or PSNR are not finite" in done.out
+    assert "next:" not in done.out
+
+
 def test_the_figures_of_a_fit_and_its_failures(nf, scenes: Path, view_store: Path) -> None:
     done = nf("fit", "views", scenes, "--out", view_store, *QUICK[:-1], "--json")
     assert done.code == 0, done.err
@@ -227,6 +236,15 @@ def test_the_density_has_a_surface(nf, view_store: Path, tmp_path: Path) -> None
     done = nf("mesh", view_store, "--fields", 0, "--resolution", 24, "--level", 1, "--out", tmp_path / "m", "--json")
     assert done.code == 0, done.err
     assert trimesh.load(tmp_path / "m" / "ball.ply").is_watertight
+
+
+def test_a_scene_outside_of_its_folder_is_not_read(scenes: Path) -> None:
+    from apps.viewer.photographs import scene_path
+
+    given = scenes / "ball" / "train"
+    for name in ("../../box", str(scenes / "box")):
+        with pytest.raises(ValueError, match=r"^beside='.*': name: '.*box' is not a path inside the folder$"):
+            scene_path(given, None, name)
 
 
 def test_bad_requests_are_one_line(nf, scenes: Path, view_store: Path, tmp_path: Path) -> None:

@@ -188,6 +188,13 @@ def test_what_is_refused(nf, generator_folder: Path, store: Path, tmp_path: Path
     nf(*words, "--from", store, "--method", "kde").assert_refused(
         "was trained to generate: expected one trained to embed"
     )
+    for seed in (-1, 2**32, 2**64 - 1):
+        for more in ((), ("--from", store, "--method", "kde")):
+            nf(*words, *more, "--seed", seed).assert_refused(f"seed={seed}: expected a whole number in [0, 2^32)")
+    nf(*words, "--from", store, "--method", "gaussian", "--bandwidth", 3).assert_refused(
+        "bandwidth=3.0 with method='gaussian'", "expected kde or neighbours"
+    )
+    nf(*words, "--from", store, "--method", "kde", "--bandwidth", "inf").assert_refused("bandwidth=inf", "finite")
     nf(*words, "--from", store, "--method", "kde", "--steps", 5).assert_refused("a density has neither")
     nf("generate", store, "--out", tmp_path / "n").assert_refused("holds no finished network")
     train = ("train", "generate", store, "--out", tmp_path / "g", *QUICK)

@@ -16,6 +16,8 @@ def test_info_says_what_the_store_holds(nf, store: Path) -> None:
     assert figures["classes"] == {"0": 16, "1": 16}
     assert figures["spec"]["hidden"] == [8, 8]
     assert figures["bytes"] == sum(file.stat().st_size for file in store.iterdir())
+    assert figures["numeric_columns"] == ["id", "label", "steps", "psnr"]
+    assert "id, label, steps, psnr" in done.out
     for text in ("sine 2-8-8-1", "complete", "adam", "seed", "shared", "all files agree", "6x5x1"):
         assert text in done.out
 

@@ -35,6 +35,28 @@ def test_without_sidecar_the_facts_must_be_given(nf, store: Path, tmp_path: Path
     assert nf("render", tmp_path / "back", "--count", 4, "--out", tmp_path / "x.png").code == 0
 
 
+def test_pictures_of_a_size_that_the_files_do_not_say(nf, store: Path, tmp_path: Path) -> None:
+    foreign, out = tmp_path / "foreign", tmp_path / "back"
+    assert nf("export", store, "--format", "nfn", "--out", foreign, "--quiet").code == 0
+    for file in foreign.glob("neuralfields.*"):
+        file.unlink()
+    facts = ["--activation", "sine", "--w0", 30, "--scale", 1, "--offset", 0, "--grid", "centers", "--axes", "ij"]
+    words = ("import", foreign, "--format", "nfn", *facts, "--out")
+    for shape in ((-1, 3), (0, 0), (6, 0)):
+        nf(*words, tmp_path / "x", "--shape", *shape).assert_refused(f"shape={shape}", "positive")
+    assert not (tmp_path / "x").exists()
+    assert nf(*words, out).code == 0
+    about = nf("info", out)
+    assert about.code == 0, about.err
+    assert "image of 1 channels, size unknown, from foreign" in about.out
+    draw = ("interpolate", out, "--fields", 0, 1, "--frames", 3, "--out", tmp_path / "p.png")
+    nf(*draw).assert_refused("give --size H W")
+    done, known = nf(*draw, "--size", 6, 5, "--json"), nf(*draw[:1], store, *draw[2:], "--json")
+    assert done.code == 0, done.err
+    assert torch.equal(open_store(out)[:2].flat(), open_store(store)[:2].flat())
+    assert done.figures["mse"] == pytest.approx(known.figures["mse"])
+
+
 def test_bad_requests_are_one_line(nf, store: Path, tmp_path: Path) -> None:
     nf("export", store, "--format", "zip", "--out", tmp_path / "x").assert_refused("zip", "dwsnets")
     nf("export", store, "--format", "nfn", "--out", store).assert_refused(str(store))

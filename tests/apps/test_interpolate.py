@@ -57,13 +57,19 @@ def test_films(nf, store: Path, tmp_path: Path) -> None:
     assert count_frames_and_secs(str(tmp_path / "path.mp4"))[0] == 4
 
 
-def test_shapes_share_one_camera(nf, tmp_path: Path) -> None:
+@pytest.fixture
+def solids(tmp_path: Path) -> Path:
+    """A store of two octahedra, a small and a large one."""
     signs = torch.cat([torch.eye(3), -torch.eye(3)]).expand(2, 6, 3).clone()
     biases = [torch.zeros(2, 6), -torch.tensor([[0.2], [0.8]])]
     fields = FieldBatch.from_layers(ReLUField(3, 1, hidden=(6,)), [signs, torch.ones(2, 1, 6)], biases)
     meta = {"signal": {"kind": "shape", "level": 0.0, "inside": "below"}}
     save(tmp_path / "shapes", fields, {"id": np.arange(2), "label": np.zeros(2, int)}, meta)
-    words = ["interpolate", tmp_path / "shapes", "--fields", 0, 1, "--frames", 3, "--resolution", 16]
+    return tmp_path / "shapes"
+
+
+def test_shapes_share_one_camera(nf, solids: Path, tmp_path: Path) -> None:
+    words = ["interpolate", solids, "--fields", 0, 1, "--frames", 3, "--resolution", 16]
     done = nf(*words, "--size", 48, 48, "--out", tmp_path / "path.gif", "--json")
     assert done.code == 0, done.err
     assert done.figures["mse"] == pytest.approx([0, 0, 0], abs=1e-12)  # only the bias of the last layer differs
@@ -81,6 +87,38 @@ def test_bad_requests_are_one_line(nf, store: Path, tmp_path: Path) -> None:
     nf(*words, tmp_path / "x.png", "--network", "n").assert_refused("network='n'", "--through latent")
     nf(*words, tmp_path / "x.png", "--through", "latent", "--network", tmp_path / "absent").assert_refused("absent")
     nf("interpolate", store, "--fields", 0, 99, "--out", tmp_path / "x.png").assert_refused("31")
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "words", "said"),
+    [
+        ("pictures", "x.png", ("--level", 3), "level=3.0: expected only for shapes; these are pictures"),
+        (
+            "pictures",
+            "x.gif",
+            ("--resolution", 0),
+            "resolution=0: expected only for shapes; these are films of pictures",
+        ),
+        ("pictures", "x.png", ("--fps", 3), "fps=3.0: expected only for films; these are pictures"),
+        ("shapes", "x.png", ("--fps", 3), "fps=3.0: expected only for films; these are shapes"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    kind: str, name: str, words: tuple, said: str, nf, store: Path, solids: Path, tmp_path: Path
+) -> None:
+    path = {"pictures": store, "shapes": solids}[kind]
+    nf("interpolate", path, "--fields", 0, 1, "--out", tmp_path / name, *words).assert_refused(said)
+    assert not (tmp_path / name).exists()
+
+
+def test_fields_that_are_not_finite_are_named(nf, store: Path, tmp_path: Path) -> None:
+    kept = open_store(store)
+    fields = kept[[4, 9]]
+    fields.weights[0][1, 0, 0] = float("nan")
+    save(tmp_path / "nan", fields, {"id": kept.ids[[4, 9]]}, kept.meta)
+    words = ("interpolate", tmp_path / "nan", "--fields", 0, 1, "--out", tmp_path / "x.png")
+    nf(*words).assert_refused("field id 9", "NaN or infinite")
     assert not (tmp_path / "x.png").exists()
 
 

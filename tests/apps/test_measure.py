@@ -113,6 +113,22 @@ def test_shapes_are_compared_by_their_surfaces(nf, tmp_path: Path) -> None:
     nf(*words, "--images", "digits").assert_refused("images='digits'", "expected none")
 
 
+@pytest.mark.parametrize("role", ["generated", "train", "test"])
+def test_weights_that_are_not_finite_are_named_by_the_id_of_their_field(
+    role: str, nf, store: Path, sides: tuple[Path, Path], tmp_path: Path
+) -> None:
+    paths = {"generated": sides[0], "train": store, "test": sides[1]}
+    old = open_store(paths[role])
+    flat = old[:].flat().clone()
+    flat[1] = np.nan
+    paths[role] = tmp_path / "spoilt"
+    rows = {"id": 100 + np.arange(len(old)), "label": old.labels}
+    save(paths[role], FieldBatch.from_flat(old.spec, flat), rows, old.meta)
+    refused = nf("measure", paths["generated"], "--train", paths["train"], "--test", paths["test"], *BRIEF)
+    refused.assert_refused("field id 101 has NaN", "expected finite weights")
+    assert "skip_bad" not in refused.err  # `nf measure` has no such option
+
+
 def test_bad_requests_are_one_line(
     nf, store: Path, sides: tuple[Path, Path], images_file: Path, tmp_path: Path
 ) -> None:
@@ -124,6 +140,8 @@ def test_bad_requests_are_one_line(
     nf(*words, "--test", test, "--count", 1).assert_refused("count=1")
     nf(*words, "--test", test, "--images", tmp_path / "absent.npz").assert_refused("absent.npz")
     nf(*words, "--test", test, "--images", "camera").assert_refused("no labels")
+    np.savez(tmp_path / "codes.npz", x=np.zeros((4, 6, 5), np.uint8), y=np.array([0, 1, 0, 20_000]))
+    nf(*words, "--test", test, "--images", tmp_path / "codes.npz").assert_refused("label 20000 is too large")
     nf(*words, "--test", test, "--images", images_file, "--resize", 4, 4).assert_refused("(4, 4)", "(6, 5)")
     shapes = octahedra(tmp_path / "shapes", np.ones(3))
     nf("measure", shapes, "--train", store, "--test", test).assert_refused("both of pictures or of shapes")

@@ -1,11 +1,14 @@
 """nf merge: stores of merged fields, figures that say what they are against, and what is refused."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from neuralfields.store import open_store
+from neuralfields import SIREN
+from neuralfields.store import open_store, save
+from neuralfields.testing import random_fields
 from wsnets.merge import merge
 
 
@@ -51,10 +54,27 @@ def test_fits_of_one_store_are_merged_by_group(nf, store: Path, second: Path, tm
     nf("merge", store, "--by", "name", "--out", tmp_path / "x").assert_refused("by='name'")
     nf("merge", store, second, "--limit", 0, "--out", tmp_path / "x").assert_refused("limit=0")
     nf("merge", "--out", tmp_path / "x").assert_refused("STORE")
-    twice = nf("merge", store, store, "--by", "group", "--out", tmp_path / "same", "--json")
+    copy = shutil.copytree(store, tmp_path / "copy")
+    twice = nf("merge", store, copy, "--by", "group", "--out", tmp_path / "same", "--json")
     assert twice.code == 0, twice.err
     merged, first = open_store(tmp_path / "same"), open_store(store)
     assert torch.allclose(merged[:].flat(), first[:].flat(), atol=1e-6)
+
+
+def test_fields_without_a_name_are_not_fits_of_one_item(nf, generator: torch.Generator, tmp_path: Path) -> None:
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    fields = random_fields(SIREN(2, 1, hidden=(8, 8)), 4, generator, torch.float32)
+    save(plain, fields, {"name": ["", "", "a", "a"]}, {})
+    nf("merge", plain, "--by", "name", "--out", out).assert_refused("by='name'", str(plain), "without one")
+    assert not out.exists()
+
+
+def test_a_store_is_not_merged_with_itself(nf, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(store)
+    out = tmp_path / "out"
+    for other in (store, f"{store}/", tmp_path / "link"):
+        nf("merge", store, other, "--out", out).assert_refused("stores=", str(other), "twice")
+    assert not out.exists()
 
 
 def test_widths_may_differ_for_transport_alone(nf, store: Path, images_file: Path, tmp_path: Path) -> None:

@@ -47,4 +47,6 @@ def test_bad_requests_are_one_line(nf, images_file: Path, tmp_path: Path) -> Non
     nf("train", "meta", images_file, "--out", out, "--option", "wings=2").assert_refused("wings")
     nf("train", "meta", images_file, "--out", out, "--epochs", 0).assert_refused("epochs=0")
     nf("train", "meta", images_file, "--out", out, "--test", "val").assert_refused("val")
+    limited = nf("train", "meta", images_file, "--out", out, "--test-limit", 3, *QUICK)
+    limited.assert_refused("test_limit=3: expected --test")
     assert not out.exists()

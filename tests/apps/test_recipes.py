@@ -49,3 +49,4 @@ def test_bad_requests_are_one_line(nf, images_file: Path) -> None:
     nf("recipes", "check", "no-such", images_file).assert_refused("no-such")
     nf("recipes", "check", "siren-mnist", images_file).assert_refused("published")
     nf("recipes", "check", "dws-mnist", "absent.npz").assert_refused("absent.npz")
+    nf("recipes", "check", "dws-mnist", images_file, "--limit", 0).assert_refused("limit=0")

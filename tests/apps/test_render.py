@@ -6,8 +6,20 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
+from apps.options import ImageOptions
+from apps.render import originals
+from apps.viewer.collection import of_store
+from apps.viewer.truth import Truth
+from fitting import fit, images
+from neuralfields import SIREN
 from neuralfields.render import image
-from neuralfields.store import open_store
+from neuralfields.store import open_store, save
+
+
+def test_help_names_the_split_of_the_store(nf) -> None:
+    for command in ("render", "view"):
+        words = " ".join(nf(command, "--help").out.replace("│", " ").split())
+        assert "such as train or test. (default: the store's)" in words
 
 
 def test_single_field_is_the_bare_picture(nf, store: Path, tmp_path: Path) -> None:
@@ -35,12 +47,76 @@ def test_sheet_beside_the_originals(nf, store: Path, images_file: Path, tmp_path
 
 
 def test_originals_are_found_by_id(nf, store: Path, images_file: Path) -> None:
-    from apps.options import ImageOptions
-    from apps.render import originals
-
     found = originals(open_store(store), np.array([30, 2]), str(images_file), ImageOptions())
     expected = np.load(images_file)["x_train"][[30, 2]] / 255.0
     np.testing.assert_allclose(found[..., 0].numpy(), expected, atol=1e-6)
+
+
+@pytest.fixture
+def other_file(images_file: Path) -> Path:
+    """The same images but for one pixel of the last one of either split."""
+    arrays = dict(np.load(images_file))
+    for split in ("train", "test"):
+        arrays[f"x_{split}"][-1, 0, 0] ^= 1
+    np.savez(images_file.with_name("other.npz"), **arrays)
+    return images_file.with_name("other.npz")
+
+
+def test_images_that_were_not_fitted_are_refused(nf, store: Path, images_file: Path, other_file: Path, tmp_path: Path):
+    words, said = ("--beside", other_file), ("beside=", "sha256", "the images that were fitted")
+    nf("render", store, "--fields", 0, "--out", tmp_path / "x.png", *words).assert_refused(*said)
+    edit = ("train", "edit", store, "--model", "ng_gnn", "--epochs", 1, "--test-fraction", 0.25)
+    nf(*edit, "--out", tmp_path / "x", *words).assert_refused(*said)
+    assert not list(tmp_path.glob("x*"))
+    kept = of_store(open_store(store))
+    with pytest.raises(ValueError, match=r"sha256.* the images that were fitted"):
+        Truth(str(other_file), ImageOptions()).picture(kept, 0)
+    assert Truth(str(images_file), ImageOptions()).picture(kept, 0).shape == (6, 5, 1)
+    part = ("--limit", 20)  # does not show all that was fitted: nothing to compare
+    assert nf("render", store, "--fields", 0, "--out", tmp_path / "x.png", *words, *part).code == 0
+
+
+@pytest.mark.parametrize("changed", [{"signal": {"kind": "image", "shape": [6, 5]}}, {}])
+def test_stores_that_say_no_images_are_not_compared(changed: dict, nf, store: Path, other_file: Path, tmp_path: Path):
+    kept = open_store(store)
+    rows = {name: kept.index[name].to_pylist() for name in ("id", "label")}
+    cut = {name: values[3:5] for name, values in rows.items()}  # of a store with a checksum: not all of its images
+    save(tmp_path / "cut", kept[3:5], cut, {**kept.meta, **changed})
+    done = nf("render", tmp_path / "cut", "--beside", other_file, "--split", "train", "--out", tmp_path / "x.png")
+    assert done.code == 0, done.err
+
+
+def test_images_fitted_from_memory_are_not_compared(images_file: Path, tmp_path: Path) -> None:
+    pixels = np.load(images_file)["x_train"][:2] / np.float32(255)
+    kept = fit(images.from_array(pixels, split="train"), SIREN(2, 1, hidden=(8,)), steps=2, out=tmp_path / "s")
+    found = originals(kept, np.array([1]), str(images_file), ImageOptions())  # bytes there, floats in the fit
+    np.testing.assert_allclose(found[0, ..., 0].numpy(), pixels[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--split", "test"),
+        ("--split", "train", "--limit", 7),
+        ("--split", "train", "--limit", 5, "--fits", 3, "--init", "random"),
+        ("--split", "train", "--grey", "--resize", 4, 4),
+        ("--x-key", "x_train"),
+    ],
+)
+def test_however_images_were_read_they_are_compared(words: tuple, nf, images_file: Path, tmp_path: Path) -> None:
+    colours, other = dict(np.load(images_file)), tmp_path / "other.npz"
+    colours |= {name: np.stack([colours[name]] * 3, axis=-1) for name in ("x_train", "x_test")}
+    np.savez(images_file, **colours)
+    for name in ("x_train", "x_test"):
+        colours[name][0] = 255 - colours[name][0]
+    np.savez(other, **colours)
+    done = nf("fit", "images", images_file, "--out", tmp_path / "s", *words, *nf.quick)
+    assert done.code == 0, done.err
+    draw = ("render", tmp_path / "s", "--fields", 1, "--out", tmp_path / "x.png", "--beside")
+    named = words if "--x-key" in words else ()
+    assert nf(*draw, images_file, *named).code == 0
+    nf(*draw, other, *named).assert_refused("beside=", "sha256")
+    assert nf(*draw, other, *named, "--resize", 9, 9).code == 0  # of another size than fitted: nothing to compare
 
 
 @pytest.mark.parametrize(

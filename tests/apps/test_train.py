@@ -103,12 +103,32 @@ def test_regress_and_predict(nf, store: Path, tmp_path: Path) -> None:
     assert {"val_r2", "val_mae", "val_tau"} <= done.figures.keys()
     read = nf("predict", out, store, "--out", table, "--json")
     assert read.code == 0, read.err
+    (tmp_path / "link.csv").symlink_to(tmp_path / "linked.csv")
+    assert nf("predict", out, store, "--out", tmp_path / "link.csv").code == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "linked.csv").read_bytes() == table.read_bytes()
     with table.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["psnr"]) for row in rows] == pytest.approx(open_store(store).metrics.psnr.tolist(), rel=1e-4)
     nf("train", "regress", store, "--out", tmp_path / "r", "--target", "colour", *TRAIN).assert_refused(
         "colour", "psnr"
     )
+
+
+def test_a_full_disk_leaves_the_table_that_was_there(nf, store: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    out, table = tmp_path / "regressor", tmp_path / "predictions.csv"
+    assert nf("train", "regress", store, "--out", out, "--target", "psnr", *TRAIN).code == 0
+    table.write_text("old", encoding="utf-8")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        done = nf("predict", out, store, "--out", table, "--quiet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    done.assert_refused(str(tmp_path), "no space for predictions.csv")
+    assert table.read_text(encoding="utf-8") == "old"
+    assert sorted(path.name for path in tmp_path.glob("*predictions*")) == ["predictions.csv"]
 
 
 def test_compare_prints_one_table_and_goes_on(nf, store: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Training commands on what cannot be trained or read: one line, exit code 2, and nothing is left behind."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -51,14 +52,34 @@ def test_what_cannot_be_judged_by_is_refused_before_the_training(
 ) -> None:
     model = ("--model", "ng_gnn" if task == "edit" else "mlp")
     words = ("train", task, store, "--out", tmp_path / "out", *model, *TRAIN, "--test")
-    nf(*words, spoilt).assert_refused("field id 7", "2 such fields")
+    nf(*words, spoilt).assert_refused("field id 7", "2 such fields", "skip_bad")
     if task == "classify":
         nf(*words, rewritten(store, tmp_path / "none", label=-1)).assert_refused("32 of 32", "no label")
         nf(*words, rewritten(store, tmp_path / "other", label=5)).assert_refused("label 5 has no name")
     assert not (tmp_path / "out").exists()
     if task == "regress":
-        nf(*words[:4], tmp_path / "c", *words[5:], store, "--target", "colour").assert_refused("colour")
+        copy = rewritten(store, tmp_path / "copy")
+        nf(*words[:4], tmp_path / "c", *words[5:], copy, "--target", "colour").assert_refused("colour")
     assert nf(*words, spoilt, "--skip-bad").code == 0
+
+
+@pytest.mark.parametrize("task", [*TASKS, "embed", "align"])
+def test_the_training_store_is_no_store_of_held_out_fields(task: str, nf, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(store)
+    words = ("train", task, store, "--out", tmp_path / "out", *TRAIN, "--test")
+    for same in (store, f"{store}/../store", tmp_path / "link"):
+        nf(*words, same).assert_refused(f"test='{same}': is the training store", "held-out fields", "--test-fraction")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("task", ["contrast", "embed"])
+def test_what_was_left_out_is_left_out_of_what_held_out_fields_are_compared_with(
+    task: str, nf, store: Path, spoilt: Path, tmp_path: Path
+) -> None:
+    test, out = rewritten(store, tmp_path / "test"), tmp_path / "out"
+    done = nf("train", task, spoilt, "--out", out, *TRAIN, "--test", test, "--skip-bad", "--json")
+    assert done.code == 0, done.err
+    assert 0 <= done.figures["test_nearest"] <= 1
 
 
 def test_every_model_of_a_comparison_is_checked_before_the_first_is_trained(nf, store: Path, tmp_path: Path) -> None:
@@ -80,14 +101,28 @@ def test_original_images_that_are_not_those_of_the_fields(nf, store: Path, image
 
 def test_reading_and_editing_name_the_field_too(nf, store: Path, spoilt: Path, tmp_path: Path) -> None:
     assert nf("train", "classify", store, "--out", tmp_path / "reader", *TRAIN).code == 0
-    nf("predict", tmp_path / "reader", spoilt).assert_refused("field id 7", "2 such fields")
+    nf("predict", tmp_path / "reader", spoilt).assert_refused("field id 7", "2 such fields", "skip_bad")
     read = nf("predict", tmp_path / "reader", spoilt, "--skip-bad", "--out", tmp_path / "read.csv", "--json")
     assert read.figures["fields"] == 30
     assert len((tmp_path / "read.csv").read_text().splitlines()) == 31
     assert nf("train", "edit", store, "--out", tmp_path / "editor", "--model", "ng_gnn", *TRAIN).code == 0
-    nf("edit", tmp_path / "editor", spoilt, "--out", tmp_path / "edited").assert_refused("field id 7")
+    nf("edit", tmp_path / "editor", spoilt, "--out", tmp_path / "edited").assert_refused("field id 7", "skip_bad")
     assert nf("edit", tmp_path / "editor", spoilt, "--out", tmp_path / "rest", "--skip-bad").code == 0
     assert set(range(32)) - set(open_store(tmp_path / "rest").ids.tolist()) == {7, 21}
+
+
+def test_a_damaged_reader_is_one_line(nf, store: Path, tmp_path: Path) -> None:
+    words = ("--model", "mlp", "--out", tmp_path / "reader", *TRAIN)
+    assert nf("train", "classify", store, *words).code == 0
+    path = tmp_path / "reader" / "network.json"
+    about = json.loads(path.read_text())
+    for name, value in (("classes", 5), ("model", 3), ("spec", 3), ("align", 7)):
+        path.write_text(json.dumps({**about, name: value}))
+        for words in (("predict", path.parent, store), ("info", path.parent, "--check")):
+            nf(*words).assert_refused(str(path), f"{name}={value}: expected")
+    path.write_text(json.dumps({name: value for name, value in about.items() if name != "classes"}))
+    for words in (("predict", path.parent, store), ("info", path.parent, "--check")):
+        nf(*words).assert_refused(f"{path} has no classes")
 
 
 def test_one_class_only_and_no_labels(nf, store: Path, tmp_path: Path) -> None:

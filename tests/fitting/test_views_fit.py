@@ -117,15 +117,19 @@ def test_a_scene_that_no_ray_meets_steps_as_it_does_alone(balls):
     torch.testing.assert_close(together.fields[2].flat(), alone.fields.flat(), rtol=1e-4, atol=1e-6)
 
 
-def test_checkpoints_of_written_batches_do_not_stay(balls, tmp_path):
+def test_checkpoints_of_written_batches_do_not_stay(balls, tmp_path, monkeypatch):
     left = [tmp_path / "checkpoint-00000.safetensors", tmp_path / "checkpoint-00000.safetensors.tmp"]
+    advance = ViewRun.advance
 
-    def killed_after_the_first_batch(done) -> None:
+    def killed_after_the_first_batch(self: ViewRun):
         if (tmp_path / "index-00000.parquet").exists():
             raise KeyboardInterrupt
+        return advance(self)
 
-    with pytest.raises(KeyboardInterrupt):
-        fit_views(balls, SPEC, TINY, out=tmp_path, batch=2, progress=killed_after_the_first_batch)
+    with monkeypatch.context() as patch:
+        patch.setattr(ViewRun, "advance", killed_after_the_first_batch)
+        with pytest.raises(KeyboardInterrupt):
+            fit_views(balls, SPEC, TINY, out=tmp_path, batch=2)
     for path in left:
         path.write_bytes(b"")
     fit_views(balls, SPEC, TINY, out=tmp_path, batch=2)
@@ -165,6 +169,12 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(balls, tmp_path):
     (tmp_path / "c.safetensors").write_bytes(whole)
     with pytest.raises(ValueError, match=r"is of scenes \[3, 5, 9\]: expected \[3\]"):
         start(balls.select(slice(0, 1))).restore(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize("setting", ["lr", "near"])
+def test_settings_are_finite(setting):
+    with pytest.raises(ValueError, match=f"^{setting}=inf: expected a finite"):
+        replace(TINY, **{setting: float("inf")})
 
 
 def test_the_store_holds_rows_and_refuses_other_settings(balls, tmp_path):

@@ -116,6 +116,7 @@ def test_a_store_json_that_is_none_is_refused_in_one_line(make, tmp_path, text):
         ("version", "1"), ("version", 0), ("spec", ...), ("spec", []), ("spec", {}), ("spec", {"in_dim": 2}),
         ("spec", {"in_dim": "2", "out_dim": 1, "hidden": [3]}), ("spec", {"in_dim": 2, "out_dim": 1, "hidden": 3}),
         ("spec", {"in_dim": 2, "out_dim": 1, "hidden": [3], "encoding": 4}), ("meta", 3),
+        ("meta", {"signal": "digits"}), ("meta", {"config": [1]}),
         ("num_fields", 0), ("num_fields", "10"), ("num_fields", True), ("shard_size", -4), ("shard_size", 4.0),
         ("complete", "yes"), ("complete", ...), ("checksums", []), ("statistics", None),
     ],

@@ -171,7 +171,10 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path, population):
     fields = population(4)
     with pytest.raises(ValueError, match="num_fields=0, shard_size=4"):
         StoreWriter(tmp_path / "s", SPEC, {}, 0, 4)
-    outside = StoreWriter(tmp_path / "s", fields.spec, {}, 10, 4)
+    for meta in ({"signal": "digits"}, {"config": ["lr"]}):
+        with pytest.raises(ValueError, match=r"meta\['(signal|config)'\]=.*: expected a dict or None"):
+            StoreWriter(tmp_path / "s", SPEC, meta, 10, 4)
+    outside = StoreWriter(tmp_path / "s", fields.spec, {"signal": None}, 10, 4)
     with pytest.raises(ValueError, match="use it as `with StoreWriter"):
         outside.write(0, fields, {})
     assert not (tmp_path / "s").exists()

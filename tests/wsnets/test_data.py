@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsnets.data import STREAM_TEST, Rows, Subset, batches, class_names, finite, held_out, split_test
+from wsnets.data import MAX_CLASSES, STREAM_TEST, Rows, Subset, batches, class_names, finite, held_out, split_test
 
 
 def test_a_split_is_by_item_and_survives_growth():
@@ -83,6 +83,23 @@ def test_a_streamed_field_that_is_not_finite_is_named_by_id(population):
         rows[torch.tensor([200, 17])]
 
 
+def test_skip_bad_is_named_only_where_there_is_such_a_setting(population):
+    flat = population.fields.flat().clone()
+    flat[17, 3] = float("inf")
+    broken = population.with_flat(flat)
+    with pytest.raises(ValueError, match=r"\(1 such fields\): expected finite weights$"):
+        list(batches(broken, 10))
+    for read in (
+        lambda: list(batches(broken, skippable=True)),
+        lambda: Rows(broken, 100),
+        lambda: Rows(broken, 0)[torch.tensor([17])],
+    ):
+        with pytest.raises(
+            ValueError, match=r"\(1 such fields\): expected finite weights, or skip_bad to leave them out$"
+        ):
+            read()
+
+
 def test_finite_fields_are_found_among_any_number(population):
     flat = population.fields.flat().clone()
     flat[[3, 17], 3] = float("nan")
@@ -94,6 +111,19 @@ def test_class_names(population):
     assert class_names(population) == ("0", "1", "2")
     named = replace(population, meta={"signal": {"classes": ["a", "b", "c", "d"]}})
     assert class_names(named) == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize("label", [MAX_CLASSES, 8710398500017])
+def test_labels_that_are_no_numbers_of_classes_are_refused_before_memory_is_taken(label: int, population):
+    labels = population.labels.copy()
+    labels[7] = MAX_CLASSES - 1
+    assert len(class_names(replace(population, labels=labels))) == MAX_CLASSES
+    labels[7] = label
+    with pytest.raises(ValueError, match=rf"^label {label} is too large: expected labels below {MAX_CLASSES}, "):
+        class_names(replace(population, labels=labels))
+    named = replace(population, labels=labels, meta={"signal": {"classes": ["a", "b", "c"]}})
+    with pytest.raises(ValueError, match=rf"^label {label} has no name: expected labels below 3, "):
+        class_names(named)
 
 
 def test_labels_that_cannot_be_learned(population):

@@ -1,5 +1,6 @@
 """FieldGenerator: tokens round-trip, samples depend on seed and number alone, a folder gives back the same bits."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,6 +141,24 @@ def test_a_folder_gives_back_the_same_bits_and_holds_all_it_needs(latent, embedd
     assert torch.equal(
         again.generate(4, [0, 1, 2, -1], steps=5).flat(), network.generate(4, [0, 1, 2, -1], steps=5).flat()
     )
+
+
+@pytest.mark.parametrize("key", FieldGenerator.kinds)
+def test_a_damaged_description_is_one_line(key: str, generator: Generator, tmp_path: Path):
+    made(generator).save(tmp_path)
+    path = tmp_path / "network.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({**about, key: None}))
+    with pytest.raises(ValueError, match=rf"^{path}: {key}=None: expected [a-z ]+$"):
+        FieldGenerator.load(tmp_path)
+    path.write_text(json.dumps({name: value for name, value in about.items() if name != key}))
+    with pytest.raises(ValueError, match=rf"^{path} has no {key}: expected all that training wrote$"):
+        FieldGenerator.load(tmp_path)
+    wrong = {"diffusion": {"speed": 3}, "shape": [16]}.get(key)
+    if wrong is not None:
+        path.write_text(json.dumps({**about, key: wrong}))
+        with pytest.raises(ValueError, match=rf"^{path} is damaged: .+; expected what training wrote$"):
+            FieldGenerator.load(tmp_path)
 
 
 def test_digests_tell_generators_apart(embedding: Embedding):

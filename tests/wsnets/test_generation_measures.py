@@ -188,6 +188,19 @@ def test_shapes_without_a_surface_are_counted(population: Any, generator: torch.
     assert all(0 <= done <= total for _, done, total in told)
 
 
+@pytest.mark.parametrize("side", ["generated", "train", "test"])
+def test_a_field_that_is_not_finite_is_named_by_its_id_in_its_own_population(side: str, population: Any) -> None:
+    spans = {"generated": (0, 60), "train": (60, 140), "test": (140, 240)}
+    first = spans[side][0]
+    broken = population.with_flat(population.fields.flat().index_fill(0, torch.arange(first, first + 9), torch.nan))
+    whole = {name: replace(broken, ids=population.ids[::-1] + 1000) for name in spans}
+    parts = {name: part(whole[name], *span) for name, span in spans.items()}
+    ids = {f"field id {id} has" for id in parts[side].ids[:9].tolist()}
+    with pytest.raises(ValueError, match="NaN or infinite weights") as caught:
+        measure(**parts, space=SPACE, config=MeasureConfig(count=60))
+    assert any(str(caught.value).startswith(words) for words in ids), caught.value
+
+
 def test_bad_requests_are_one_line(population: Any) -> None:
     sides = part(population, 0, 60), part(population, 60, 140), part(population, 140, 240)
     with pytest.raises(ValueError, match="at least two in each"):

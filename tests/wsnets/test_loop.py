@@ -84,6 +84,28 @@ def test_a_run_that_diverges_later_names_the_checkpoint_that_is_good(task: Regre
     assert run(model(), task, replace(CONFIG, epochs=2), file, {}).epoch == 2
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_validation_that_is_not_finite_names_its_figure_and_what_to_try(bad: float, task: Regression, tmp_path: Path):
+    file = tmp_path / "c.safetensors"
+
+    class Spoilt(Regression):
+        def validate(self, model: nn.Module) -> dict:
+            figures = {"val_accuracy": None, "val_loss": bad if file.is_file() else 1.0}
+            return {**figures, **super().validate(model)}
+
+    said = rf"^val_loss is {bad} on validation after epoch 2: expected a finite number; "
+    with pytest.raises(ValueError, match=rf"{said}{file} holds the run up to epoch 1; try a smaller lr$"):
+        run(model(), Spoilt(task.x, task.y), CONFIG, file, {})
+    assert run(model(), task, replace(CONFIG, epochs=2), file, {}).epoch == 2
+
+
+@pytest.mark.parametrize("name", ["lr", "minutes", "weight_decay", "clip"])
+def test_settings_that_are_not_finite_are_refused(name: str):
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=rf"^{name}={value}: expected .*finite"):
+            replace(CONFIG, **{name: value})
+
+
 def test_without_averaging_the_last_weights_are_kept(task: Regression, tmp_path: Path):
     state = run(model(), task, replace(CONFIG, ema=0.0), tmp_path / "c.safetensors", {})
     for name, value in state.model.state_dict().items():

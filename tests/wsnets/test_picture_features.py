@@ -104,7 +104,12 @@ def test_other_pictures_or_settings_are_refused(tmp_path: Path) -> None:
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     values, labels = pictures()
-    for wrong, said in ((labels * 0, "at least two classes"), (labels[:2], "at least 4"), (labels - 1, "from -1 to 0")):
+    for wrong, said in (
+        (labels * 0, "at least two classes"),
+        (labels[:2], "at least 4"),
+        (labels - 1, "from -1 to 0"),
+        (labels * 20_000, "label 20000 is too large"),
+    ):
         with pytest.raises(ValueError, match=said):
             train(lambda rows: values[rows], wrong, SHAPE, tmp_path, ABOUT, CONFIG)
     net = trained(tmp_path)[0]

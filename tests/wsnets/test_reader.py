@@ -85,3 +85,52 @@ def test_folders_that_hold_no_reader(folder: Path, tmp_path: Path):
     (folder / "network.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         Reader.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": None}, "network.json: classes=None: expected a list of strings"),
+        ({"classes": 5}, "network.json: classes=5: expected a list of strings"),
+        ({"classes": "abc"}, "network.json: classes='abc': expected a list of strings"),
+        ({"classes": ["a", 1, "c"]}, "network.json: classes=['a', 1, 'c']: expected a list of strings"),
+        ({"classes": ["a", "b"]}, "model.safetensors does not fit the model of network.json"),
+        ({"task": 4}, "network.json: task=4: expected a string"),
+        ({"model": 3}, "network.json: model=3: expected an object"),
+        ({"model": {"hidden": [8]}}, "network.json: model=''"),
+        ({"model": {"name": "mlp", "hidden": 7}}, "network.json is damaged: "),
+        ({"model": {"name": "mlp", "hidden": ["x"]}}, "network.json: "),
+        ({"model": {"name": ["mlp"]}}, "network.json is damaged: "),
+        ({"spec": 3}, "network.json: spec=3: expected an object"),
+        ({"spec": {}}, "network.json: spec: "),
+        ({"align": 7}, "network.json: align=7: expected a list of strings or null"),
+        ({"align": ["twist"]}, "network.json: align=['twist']: expected some of permutation, sign, phase, scale"),
+        ({"align": ["permutation"]}, "model.safetensors has no "),
+        ({"normalise": None}, "network.json: normalise=None: expected a string"),
+        ({"normalise": "loudly"}, "network.json: normalise='loudly': expected one of "),
+        ({"normalise": "none"}, "model.safetensors: normalise='none': there are "),
+        ({"version": "1"}, "network.json: version='1': expected a whole number"),
+    ],
+    ids=str,
+)
+def test_a_damaged_description_is_one_line(change: dict, said: str, folder: Path):
+    path = folder / "network.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=r"^.+$") as caught:
+        Reader.load(folder)
+    assert said in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_description_lacks_and_damaged_figures_are_named(folder: Path):
+    path, training = folder / "network.json", folder / "training.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in about.items() if name != "classes"}))
+    with pytest.raises(ValueError, match=rf"^{path} has no classes: expected all that training wrote$"):
+        Reader.load(folder)
+    path.write_text(json.dumps(about))
+    for text in ("{", "[]"):
+        training.write_text(text)
+        with pytest.raises(ValueError, match=rf"^{training} is damaged: "):
+            Reader.load(folder)

@@ -39,8 +39,9 @@ class Prepared:
         if len(train) < 2:
             raise ValueError(f"{len(train)} of {len(population)} fields are left to train on: expected at least 2")
         kinds = config.kinds(population.spec)
-        aligner = Aligner.fit(batches(train), kinds) if kinds else None
-        seen = batches(train) if aligner is None else (aligner(fields) for fields in batches(train))
+        aligner = Aligner.fit(batches(train, skippable=True), kinds) if kinds else None
+        seen = batches(train, skippable=True)
+        seen = seen if aligner is None else map(aligner, seen)
         normaliser = Normaliser.fit(config.normaliser_mode, seen)
         return cls(train, val, normaliser, aligner, len(population) - len(kept))
 

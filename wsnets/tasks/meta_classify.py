@@ -17,7 +17,7 @@ from neuralfields.batch import FieldBatch
 from neuralfields.evaluate import evaluate
 from neuralfields.grids import image_coords
 from wsnets import checkpoint
-from wsnets.data import held_out
+from wsnets.data import count_classes, held_out
 from wsnets.evaluation import Evaluation, assess
 from wsnets.loop import STREAM_MODEL, LoopConfig, RunState, check, generator, run
 from wsnets.models.mwt import MWT, MWTConfig
@@ -27,6 +27,12 @@ from wsnets.train import TrainProgress, curves
 FORMAT = "neuralfields-meta"
 VERSION = 1
 FILE = "meta.json"
+KINDS = {
+    "spec": checkpoint.OBJECT,
+    "shape": checkpoint.COUNTS,
+    "classes": checkpoint.TEXTS,
+    "model": checkpoint.OBJECT,
+}
 _READ_AT_ONCE = 64
 
 
@@ -184,17 +190,25 @@ class MetaReader:
     def load(cls, folder: str | Path) -> "MetaReader":
         """Read a folder. Raises FileNotFoundError or ValueError in one line when it holds no such reader."""
         folder = Path(folder)
-        about = checkpoint.read_about(folder / FILE, FORMAT, VERSION, ("shape", "classes", "model"))
-        shape, classes = tuple(about["shape"]), tuple(about["classes"])
-        model = MWTConfig.from_json(about["model"]).build(shape[2], len(classes), Generator().manual_seed(0))
+        about = read_about(folder)
+        with checkpoint.reading(folder / FILE):
+            rows, columns, channels = about["shape"]
+            classes = tuple(about["classes"])
+            model = MWTConfig.from_json(about["model"]).build(channels, len(classes), Generator().manual_seed(0))
         tensors, _ = checkpoint.read(folder / "model.safetensors")
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
             raise ValueError(f"{folder}: model.safetensors does not fit the model of {FILE}") from error
-        training = folder / "training.json"
-        figures = json.loads(training.read_text(encoding="utf-8")) if training.is_file() else {}
-        return cls(model=model.eval(), shape=shape, classes=classes, training=figures)
+        figures = checkpoint.read_figures(folder / "training.json")
+        return cls(model=model.eval(), shape=(rows, columns, channels), classes=classes, training=figures)
+
+
+def read_about(folder: Path) -> dict:
+    """Read meta.json of a folder. Raises FileNotFoundError or ValueError in one line when it is none."""
+    about = checkpoint.read_about(folder / FILE, FORMAT, VERSION, KINDS)
+    checkpoint.check_kinds(folder / FILE, about, KINDS)
+    return about
 
 
 def meta_classify(
@@ -275,7 +289,7 @@ def _class_names(images: Tensor, labels: np.ndarray, classes: tuple[str, ...] | 
         raise ValueError(f"images has shape {tuple(images.shape)}, labels {labels.shape}: expected (N, H, W, C), (N,)")
     if len(np.unique(labels)) < 2 or labels.min() < 0:
         raise ValueError(f"labels are {sorted(set(labels.tolist()))[:3]}...: expected at least two classes from 0")
-    names = classes or tuple(map(str, range(int(labels.max()) + 1)))
+    names = classes or tuple(map(str, range(count_classes(labels))))
     if labels.max() >= len(names):
         raise ValueError(f"label {labels.max()} has no name: expected labels below {len(names)}, the number of classes")
     return tuple(names)

@@ -1,5 +1,6 @@
 """`nf bench fit`: every side computes the same fit, and the command measures, limits its cores and saves."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.bench import fit, problem, rows, sides_torch, worker
+from apps.bench import fit, memory, problem, rows, sides_torch, worker
 from apps.bench.fit import BenchFit, make_rows, run
 from apps.options import OutputOptions
 
@@ -45,11 +46,76 @@ def test_points_must_be_a_square() -> None:
         ({"rounds": 0}, "rounds="),
         ({"sides": ("cuda",)}, "sides="),
         ({"spec": ("two",)}, "spec="),
+        ({"spec": ("3-8-1",)}, "spec='3-8-1': expected two coordinates"),
+        ({"spec": ()}, r"spec=\(\): expected one at least"),
+        ({"spec": ("2-8-1",), "points": (785,)}, "points=785: expected a square"),
+        ({"spec": ("2-8-1",), "points": (0,)}, "points=0: expected a square"),
+        ({"spec": ("2-8-1",), "points": (-4,)}, "points=-4: expected a square"),
+        ({"threads": ()}, r"threads=\(\): expected"),
+        ({"threads": (), "memory": True}, r"threads=\(\): expected"),
     ],
 )
 def test_bad_options_are_refused(options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         run(BenchFit(output=QUIET, **options))
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Specs that were measured, by a process that dies at the second."""
+    seen: list[str] = []
+
+    def results(sides, cases, threads, rounds):
+        for case in cases:
+            if seen:
+                raise RuntimeError("the measuring process ended with exit code -9")
+            seen.append(case["spec"])
+            found = {"seconds": [0.1] * rounds, "cores": 1.0}
+            yield {**case, "limited": True, "isa": "avx2", "sides": {"sgemm": found, **dict.fromkeys(sides, found)}}
+
+    monkeypatch.setattr(fit, "_results", results)
+    return seen
+
+
+def test_what_was_measured_is_kept_when_a_later_case_dies(tmp_path: Path, measured: list[str]) -> None:
+    with pytest.raises(RuntimeError, match="code -9"):
+        run(BenchFit(spec=("2-8-1", "2-9-1"), sides=("torch-bmm",), save=True, out=str(tmp_path), output=QUIET))
+    assert measured == ["2-8-1"]
+    assert [row.spec for row in rows.read_csv(tmp_path / "fit.csv")] == ["2-8-1"]
+    assert "2-8-1" in (tmp_path / "fit.md").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_saved_is_refused_before_it_is_measured(tmp_path: Path, measured: list[str]) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "fit.csv").write_text("a,b\n", encoding="utf-8")
+    for out, words in ((tmp_path, "has columns"), (tmp_path / "file", "is a file"), (tmp_path / "file" / "x", "file")):
+        with pytest.raises(ValueError, match=words):
+            run(BenchFit(sides=("torch-bmm",), save=True, out=str(out), output=QUIET))
+    assert measured == []
+
+
+def test_memory_is_saved_figure_by_figure_under_its_own_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = [0, 1]
+    words = json.dumps({"peak_rss_mb": 100.0, "before_mb": 50.0, "seconds": 1.0})
+
+    def started(command, **how):
+        return subprocess.CompletedProcess(command, codes.pop(0), words, "out of memory")
+
+    monkeypatch.setattr(memory.subprocess, "run", started)
+    options = BenchFit(threads=(1,), memory=True, save=True, out=str(tmp_path), output=QUIET)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(options)
+    with (tmp_path / "memory.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["steps"], row["peak_rss_mb"]) == (str(memory.STEPS[0]), "100.0")
+    (tmp_path / "memory.csv").write_text("a,b\n", encoding="utf-8")
+    codes[:] = [0, 0]
+    with pytest.raises(ValueError, match="has columns"):
+        run(options)
+    assert codes == [0, 0]
+    assert (tmp_path / "memory.csv").read_text(encoding="utf-8") == "a,b\n"
 
 
 def test_one_small_run_measures_and_saves(tmp_path: Path) -> None:

@@ -50,6 +50,34 @@ def test_one_small_run_measures_and_saves(tmp_path: Path) -> None:
     assert [{name: str(value) for name, value in row.items()} for row in found] == saved
 
 
+@pytest.mark.usefixtures("random_field")
+def test_what_was_measured_is_kept_when_a_later_resolution_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("skimage")
+    measure = mesh._measure
+
+    def dying(field, resolution, rounds):
+        if resolution == 50:
+            raise MemoryError
+        return measure(field, resolution, rounds)
+
+    monkeypatch.setattr(mesh, "_measure", dying)
+    with pytest.raises(MemoryError):
+        run(BenchMesh(resolution=(40, 50), threads=1, rounds=1, save=True, out=str(tmp_path), output=QUIET))
+    with (tmp_path / "mesh.csv").open(newline="", encoding="utf-8") as file:
+        assert [(row["resolution"], row["side"]) for row in csv.DictReader(file)] == [("40", "sparse"), ("40", "dense")]
+
+
+def test_what_cannot_be_saved_is_refused_before_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mesh, "make_field", lambda spec: pytest.fail("was measured"))
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "mesh.csv").write_text("a,b\n", encoding="utf-8")
+    for out, words in ((tmp_path, "has columns"), (tmp_path / "file", "is a file")):
+        with pytest.raises(ValueError, match=words):
+            run(BenchMesh(save=True, out=str(out), output=QUIET))
+
+
 def test_the_field_becomes_more_like_its_target() -> None:
     points = torch.tensor([[0.0, 0.0, 0.0], [0.7, 0.0, 0.0], [0.9, 0.9, 0.9]])
     values = evaluate(mesh.make_field("3-32-32-1", steps=50), points)[0, :, 0]

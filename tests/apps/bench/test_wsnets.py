@@ -53,6 +53,18 @@ def test_what_was_measured_is_kept_when_a_later_model_dies(tmp_path: Path, monke
         assert [row["model"] for row in csv.DictReader(file)] == ["mlp"]
 
 
+def test_what_cannot_be_saved_is_refused_before_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsnets, "_measure", lambda *_: pytest.fail("was measured"))
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "wsnets.csv").write_text("a,b\n", encoding="utf-8")
+    for out, words in ((tmp_path, "has columns"), (tmp_path / "file", "is a file")):
+        with pytest.raises(ValueError, match=words):
+            wsnets.run(BenchWsnets(models=("mlp",), save=True, out=str(out), output=QUIET))
+    with pytest.raises(ValueError, match="has columns"):
+        wsnets.append(tmp_path / "wsnets.csv", [])
+    assert (tmp_path / "wsnets.csv").read_text(encoding="utf-8") == "a,b\n"
+
+
 def test_a_public_side_that_is_not_there_is_said_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,17 @@ def test_without_the_sidecar_nothing_is_guessed_and_flags_restore_it(exported):
     assert sorted(imported.rows["label"]) == sorted(store.labels)
 
 
+@pytest.mark.parametrize("shape", [(-1, 3), (0, 0), (28,), (28.0, 28), 28])
+def test_a_shape_that_is_none_is_refused_with_and_without_a_sidecar(exported, shape):
+    format, folder, _ = exported
+    for _ in range(2):
+        text = message(lambda: interop.load(folder, format, shape=shape, **FLAGS))
+        assert text == f"shape={shape!r}: expected (height, width), positive whole numbers"
+        if (folder / "neuralfields.json").is_file():
+            drop_sidecar(folder)
+    assert interop.load(folder, format, shape=(4, 6), **FLAGS).meta["signal"]["shape"] == [4, 6]
+
+
 @pytest.mark.parametrize(
     "flag",
     [{"w0": 20.0}, {"offset": 0.0}, {"scale": (2.0,)}, {"grid": "centers"}, {"axes": "ij"}, {"activation": "relu"}],

@@ -1,3 +1,4 @@
+import contextlib
 import re
 import subprocess
 from collections.abc import Iterator
@@ -75,6 +76,41 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, suffix: 
     assert list(tmp_path.iterdir()) == [path]
     save_video(path, frames())
     assert len(read(path)[0]) == 6
+
+
+@contextlib.contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """As on a disk that is full: no file of this process and of those that it starts grows beyond so many bytes."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+@pytest.mark.parametrize("count", [6, 400])  # the writer of films dies at their end, and while frames come
+def test_a_full_disk_leaves_the_old_file_and_says_the_path(tmp_path: Path, suffix: str, count: int) -> None:
+    draws = np.random.default_rng(0)
+    film = (draws.integers(0, 256, (120, 160, 3)).astype(np.uint8) for _ in range(count))
+    path = tmp_path / f"film{suffix}"
+    path.write_bytes(b"old")
+    with files_of_at_most(2048), pytest.raises(OSError) as caught:
+        save_video(path, film)
+    assert caught.value.filename == str(path)
+    assert caught.value.strerror
+    assert "\n" not in caught.value.strerror
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("fps", [0.1, 12.5, 24000 / 1001, 120])
+def test_films_of_any_speed_are_whole(tmp_path: Path, fps: float) -> None:
+    for count in (1, 7):
+        save_video(tmp_path / "film.mp4", frames(count), fps)
+        assert len(read(tmp_path / "film.mp4")[0]) == count
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])

@@ -84,6 +84,12 @@ def test_a_saved_reader_reads_and_fits_alike(images: Tensor, tmp_path: Path):
         reader.predict(images.transpose(1, 2))
     with pytest.raises(FileNotFoundError, match=r"meta.json is not there"):
         MetaReader.load(tmp_path / "absent")
+    path = tmp_path / "meta.json"
+    about = json.loads(path.read_text())
+    for change in ({"shape": 3}, {"shape": [6, 5]}, {"classes": 5}, {"model": 3}, {"model": {"hidden": "x"}}):
+        path.write_text(json.dumps({**about, **change}))
+        with pytest.raises(ValueError, match=rf"^{path}.*[:;] .*expected .*$"):
+            MetaReader.load(tmp_path)
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_its_pieces(images: Tensor, generator: Generator):
@@ -124,6 +130,8 @@ def test_settings_round_trip_and_are_checked(images: Tensor, tmp_path: Path):
         meta_classify(images, np.zeros(120), CONFIG, tmp_path)
     with pytest.raises(ValueError, match="label 1 has no name"):
         meta_classify(images, LABELS, CONFIG, tmp_path, classes=("one",))
+    with pytest.raises(ValueError, match="label 20000 is too large"):
+        meta_classify(images, 20_000 * LABELS, replace(CONFIG, epochs=1), tmp_path)
     with pytest.raises(ValueError, match="images are left to train on"):
         meta_classify(images, LABELS, replace(CONFIG, val_fraction=0.999), tmp_path)
     with pytest.raises(ValueError, match=r"expected \(N, H, W, C\)"):
