@@ -148,10 +148,12 @@ def truth_of(options: TrainEdit, store: "Population", operation: "Operation") ->
 
 
 def operation_for(options: TrainEdit, store: "Population") -> "Operation":
-    """The operation asked for, on pictures of the size that the store's signal has."""
+    """The operation asked for, on pictures of the size that the store's signal has. Raises ValueError without one."""
     from wsnets.operations import Operation
 
-    shape = (store.meta.get("signal") or {}).get("shape") or (28, 28)
+    shape = (store.meta.get("signal") or {}).get("shape") or (1, 1)
+    if store.spec.in_dim == 2 and tuple(shape) == (1, 1):
+        raise ValueError(f"{options.store} does not say how large its pictures were: expected a store that does")
     return Operation(name=options.target, shape=(int(shape[0]), int(shape[1])), strength=options.strength)
 
 

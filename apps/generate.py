@@ -216,6 +216,7 @@ def by_diffusion(options: Generate) -> Source:
         raise ValueError(f"bandwidth={options.bandwidth} without --from: a diffusion has none")
     generator = FieldGenerator.load(options.generator)
     labels = wanted(options, np.arange(len(generator.classes)))
+    generator.diffusion.path(options.steps)  # refused before there is a store
     how: dict[str, Any] = {"guidance": options.guidance, "steps": options.steps, "method": options.method}
 
     def make(numbers: np.ndarray, chosen: np.ndarray) -> "FieldBatch":

@@ -182,6 +182,7 @@ def test_what_is_refused(nf, generator_folder: Path, store: Path, tmp_path: Path
     nf(*words, "--label", 1, "--any-class").assert_refused("label=[1] and any_class=True are both given")
     nf(*words, "--count", 0).assert_refused("count=0: expected a whole number from 1")
     nf(*words, "--steps", 21).assert_refused("steps=21", "from 1 to 20")
+    assert not (tmp_path / "n").exists()
     nf(*words, "--method", "kde").assert_refused("method='kde': expected --from STORE")
     nf(*words, "--bandwidth", 1.0).assert_refused("bandwidth=1.0 without --from")
     nf(*words, "--from", store).assert_refused("method='ddim' with from=", "expected kde")

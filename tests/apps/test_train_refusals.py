@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from neuralfields.batch import FieldBatch
-from neuralfields.store import StoreWriter, open_store
+from neuralfields.store import StoreWriter, open_store, save
 
 TRAIN = ("--epochs", 1, "--threads", 1, "--batch", 8)
 TASKS = ("classify", "regress", "edit", "contrast")
@@ -80,6 +80,14 @@ def test_what_was_left_out_is_left_out_of_what_held_out_fields_are_compared_with
     done = nf("train", task, spoilt, "--out", out, *TRAIN, "--test", test, "--skip-bad", "--json")
     assert done.code == 0, done.err
     assert 0 <= done.figures["test_nearest"] <= 1
+
+
+def test_pictures_of_no_known_size_are_not_edited(nf, store: Path, tmp_path: Path) -> None:
+    fields = open_store(store)
+    save(tmp_path / "plain", fields[:], {"label": fields.labels.tolist()}, {})
+    words = ("train", "edit", tmp_path / "plain", "--out", tmp_path / "out", "--model", "ng_gnn", *TRAIN)
+    nf(*words).assert_refused("plain does not say how large its pictures were")
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_model_of_a_comparison_is_checked_before_the_first_is_trained(nf, store: Path, tmp_path: Path) -> None:
