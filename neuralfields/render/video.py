@@ -5,6 +5,7 @@ Legend: H rows, W columns.
 
 import errno
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -78,10 +79,16 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
     count = 0
     try:
         for frame in chain([first], map(_even, frames)):
+            died = None
             try:
                 writer.send(np.ascontiguousarray(frame))
-            except OSError:  # the process has died
-                raise _not_whole(path) from None
+            except OSError as error:
+                died = error
+            if died is not None:
+                with warnings.catch_warnings():  # imageio-ffmpeg does not close the pipe to a process that has died
+                    warnings.simplefilter("ignore", ResourceWarning)
+                    del died  # and with it what holds the pipe
+                raise _not_whole(path)
             count += 1
     finally:
         writer.close()
